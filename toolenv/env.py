@@ -1,0 +1,309 @@
+"""The base environment: one ``step`` is one turn is plan, execute, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+from gymnasium.error import InvalidAction, ResetNeeded
+
+from toolenv.episode import Episode, Task, TaskSet, Turn
+from toolenv.errors import ConfigError, InfrastructureError
+from toolenv.formats import Format, Parsed, make_format
+from toolenv.messages import Message, ToolCall, ToolResult
+from toolenv.spaces import Conversation, UnicodeText
+from toolenv.tools import Job, Tool, describe_problem, execute
+
+MAX_ACTION_CHARS = 100_000
+MAX_CALLS_PER_TURN = 16
+
+StepResult = tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A turn that is read but not executed.
+
+    Attributes:
+        action: The model's text.
+        parsed: What the format read in it.
+        jobs: The calls to execute.
+        rejected: Position among the calls, and result, of the calls that cannot be executed.
+    """
+
+    action: str
+    parsed: Parsed
+    jobs: tuple[Job, ...] = ()
+    rejected: Mapping[int, ToolResult] | None = None
+
+
+class ToolEnv(gym.Env[tuple[Message, ...], str]):
+    """An environment in which a language model calls tools, then answers.
+
+    The action is the raw text of one turn; the observation is the conversation so far. The reward is 0.0: what an
+    episode is worth is for a reward to say, and rewards plug in as wrappers (package ``rewards``).
+
+    Whatever text the action holds, ``step`` does not raise: the model is told what was wrong, and the episode goes on
+    until an answer or the turn limit.
+
+    Args:
+        tasks: What may be asked; ``reset(seed=s)`` chooses by the seed alone.
+        tools: Tools that every task offers.
+        format: How the model speaks: a name (``"hermes"``, ``"search_r1"``, ``"torl"``, ``"toolrl"``) or a ``Format``.
+        max_turns: Cut the episode after so many turns; ``None``: leave it to ``gym.make(max_episode_steps=...)``.
+        max_action_chars: Longest action that is read; a longer one is an error that the model is told.
+        max_calls_per_turn: Most calls that one turn may make.
+        render_mode: ``"ansi"`` or ``None``.
+
+    Raises:
+        ConfigError: Settings that do not fit together.
+
+    ``info`` holds ``task_id``; after a step also ``num_calls`` (calls in that turn) and, at the end, ``reason``.
+    ``reset(options={"task": id_or_index})`` chooses a task by hand.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    instruction: ClassVar[str] = "Use the tools to do what the user asks, then give the final answer."
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        tools: Sequence[Tool] = (),
+        *,
+        format: str | Format = "hermes",
+        max_turns: int | None = None,
+        max_action_chars: int = MAX_ACTION_CHARS,
+        max_calls_per_turn: int = MAX_CALLS_PER_TURN,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, "ansi"):
+            raise ConfigError(f"render_mode must be 'ansi' or None, not {render_mode!r}")
+        if max_turns is not None and max_turns < 1:
+            raise ConfigError(f"max_turns must be at least 1 or None, not {max_turns!r}")
+        self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
+        self.tools = {tool.name: tool for tool in tools}
+        self.format = make_format(format)
+        self.max_turns = max_turns
+        self.max_calls_per_turn = max_calls_per_turn
+        self.render_mode = render_mode
+        self.observation_space = Conversation()
+        self.action_space = UnicodeText(max_action_chars, self.example_actions())
+        self._task: Task | None = None
+        self._seed: int | None = None
+        self._prompt: tuple[Message, ...] = ()
+        self._conversation: tuple[Message, ...] = ()
+        self._turns: list[Turn] = []
+        self._terminated = self._truncated = False
+        self._reason: str | None = None
+
+    # What a subclass may change ------------------------------------------------------------------------------------
+
+    def tools_for(self, task: Task) -> Mapping[str, Tool]:
+        """Tools that this task offers, by name."""
+        return self.tools
+
+    def final_answer(self, parsed: Parsed) -> str | None:
+        """The answer that ends the episode, ``None`` where the turn does not end it."""
+        return parsed.answer
+
+    def example_actions(self) -> tuple[str, ...]:
+        """What ``action_space.sample`` draws from: texts that reach every path."""
+        calls = [self.format.write_call(ToolCall(tool.name, _example_arguments(tool))) for tool in self.tools.values()]
+        return (
+            "I am not sure what to do.",
+            *calls,
+            '<tool_call>{"name": "search", "arguments": {"query": </tool_call>',
+            self.format.write_call(ToolCall("serach", {"query": "x"})),
+            self.format.write_answer("42"),
+        )
+
+    # Gymnasium -----------------------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[tuple[Message, ...], dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: Chooses the task; the same seed, the same task.
+            options: ``{"task": id_or_index}`` chooses the task by hand.
+
+        Returns:
+            The first messages, and ``info`` with the task's id.
+
+        Raises:
+            DataError: No task has that id.
+        """
+        super().reset(seed=seed)
+        index = int(self.np_random.integers(len(self.tasks)))
+        chosen = (options or {}).get("task")
+        if chosen is not None:
+            index = self.tasks.index_of(chosen) if isinstance(chosen, str) else chosen
+        self._start(self.tasks[index], seed)
+        return self._conversation, {"task_id": self.tasks[index].id}
+
+    def step(self, action: str) -> StepResult:
+        """Play one turn.
+
+        Args:
+            action: The raw text of the turn.
+
+        Returns:
+            The conversation so far, 0.0, terminated, truncated and ``info``.
+
+        Raises:
+            ResetNeeded: No episode is running.
+            InvalidAction: The action is not a string.
+            InfrastructureError: A tool could not be served for no fault of the model; drop the episode.
+        """
+        plan = self.plan(action)
+        results = execute(plan.jobs)
+        failure = next((r for r in results if isinstance(r, InfrastructureError)), None)
+        if failure is not None:
+            raise failure
+        return self.finish(plan, [r for r in results if isinstance(r, ToolResult)])
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The conversation as text, in mode ``"ansi"``."""
+        if self.render_mode != "ansi":
+            return None
+        return "\n".join(f"[{m.role}] {m.content}" for m in self._conversation)
+
+    # The three parts of a step -------------------------------------------------------------------------------------
+
+    def plan(self, action: str) -> Plan:
+        """Read a turn: pure, no I/O."""
+        if self._task is None or self._terminated or self._truncated:
+            raise ResetNeeded("no episode is running; call reset() first")
+        if not isinstance(action, str):
+            raise InvalidAction(f"an action is a string, the text of one turn; got {type(action).__name__}")
+        limit = self.action_space.max_length  # type: ignore[attr-defined]
+        if len(action) > limit:
+            error = f"the turn has {len(action)} characters; at most {limit} are read"
+            return Plan(action, Parsed(error=error))
+        parsed = self.format.parse(action)
+        if not parsed.calls:
+            return Plan(action, parsed)
+        if len(parsed.calls) > self.max_calls_per_turn:
+            error = f"the turn makes {len(parsed.calls)} calls; at most {self.max_calls_per_turn} are allowed"
+            return Plan(action, Parsed(error=error))
+        return self._plan_calls(action, parsed)
+
+    def finish(self, plan: Plan, results: Sequence[ToolResult]) -> StepResult:
+        """Record the turn and reply: pure, no I/O.
+
+        Args:
+            plan: What ``plan`` returned.
+            results: One result for each of its jobs, in order.
+        """
+        assert self._task is not None
+        parsed = plan.parsed
+        answer = None if parsed.error else self.final_answer(parsed)
+        error = parsed.error
+        observation: tuple[Message, ...] = ()
+        merged: tuple[ToolResult, ...] = ()
+        if parsed.calls:
+            merged = _merge(parsed.calls, results, plan.rejected)
+            observation = self.format.render(merged)
+        elif answer is None:
+            error = error or "the turn holds neither a tool call nor an answer"
+            observation = self.format.render_error(error)
+        turn = Turn(
+            len(self._turns), plan.action, parsed.calls, merged, answer, error, parsed.lenient, observation
+        )
+        self._turns.append(turn)
+        self._conversation = (*self._conversation, Message("assistant", plan.action), *observation)
+        if answer is not None:
+            self._terminated, self._reason = True, "answer"
+        elif self.max_turns is not None and len(self._turns) >= self.max_turns:
+            self._truncated, self._reason = True, "max_turns"
+        info: dict[str, Any] = {"task_id": self._task.id, "num_calls": len(parsed.calls)}
+        if self._reason is not None:
+            info["reason"] = self._reason
+        return self._conversation, 0.0, self._terminated, self._truncated, info
+
+    # The record ----------------------------------------------------------------------------------------------------
+
+    @property
+    def episode(self) -> Episode:
+        """The record of the running episode: a frozen snapshot."""
+        if self._task is None:
+            raise ResetNeeded("there is no episode yet; call reset() first")
+        return Episode(
+            env_id=self.spec.id if self.spec is not None else type(self).__name__,
+            task=self._task,
+            format=self.format.name,
+            prompt=self._prompt,
+            turns=tuple(self._turns),
+            terminated=self._terminated,
+            truncated=self._truncated,
+            reason=self._reason,
+            seed=self._seed,
+        )
+
+    def truncate(self, reason: str) -> None:
+        """Mark the running episode as cut from outside: by a step limit, a token budget, a lost worker."""
+        if not self._terminated and not self._truncated:
+            self._truncated, self._reason = True, reason
+
+    def get_state(self) -> dict[str, Any]:
+        """The state between two turns; ``set_state`` goes on from it, in this environment or in one like it."""
+        return {"episode": self.episode, "np_random": self.np_random.bit_generator.state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that ``get_state`` returned, any number of times."""
+        episode: Episode = state["episode"]
+        self._start(episode.task, episode.seed)
+        self._prompt, self._turns = episode.prompt, list(episode.turns)
+        self._conversation = episode.messages()
+        self._terminated, self._truncated = episode.terminated, episode.truncated
+        self._reason = episode.reason
+        self.np_random.bit_generator.state = state["np_random"]
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _start(self, task: Task, seed: int | None) -> None:
+        self._task, self._seed = task, seed
+        schemas = [tool.schema for tool in self.tools_for(task).values()]
+        self._prompt = self._conversation = self.format.prompt(self.instruction, task, schemas)
+        self._turns = []
+        self._terminated = self._truncated = False
+        self._reason = None
+
+    def _plan_calls(self, action: str, parsed: Parsed) -> Plan:
+        assert self._task is not None
+        tools = self.tools_for(self._task)
+        jobs: list[Job] = []
+        rejected: dict[int, ToolResult] = {}
+        for index, call in enumerate(parsed.calls):
+            problem = describe_problem(call, tools)
+            if problem is None:
+                jobs.append(Job(tools[call.name], call))
+            else:
+                kind, message = problem
+                rejected[index] = ToolResult(call, f"Error: {message}", kind)
+        return Plan(action, parsed, tuple(jobs), rejected)
+
+
+def _merge(
+    calls: Sequence[ToolCall], results: Sequence[ToolResult], rejected: Mapping[int, ToolResult] | None
+) -> tuple[ToolResult, ...]:
+    """Results of executed and rejected calls, in the order of the calls."""
+    if not rejected:
+        return tuple(results)
+    executed = iter(results)
+    return tuple(rejected[i] if i in rejected else next(executed) for i in range(len(calls)))
+
+
+_EXAMPLES: dict[str, Any] = {"string": "1 + 1", "integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
+
+
+def _example_arguments(tool: Tool) -> dict[str, Any]:
+    parameters = tool.schema.get("parameters", {})
+    properties = parameters.get("properties", {})
+    return {name: _EXAMPLES[properties[name].get("type", "string")] for name in parameters.get("required", ())}
+
+
+EnvFactory = Callable[[], ToolEnv]

@@ -1,0 +1,40 @@
+# `make` alone lists the targets. Every target sets up .venv first, where that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+# Small matrices on few cores: one thread a process is faster than many that wait for one another.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/stamp ## watch an agent learn to use tools (writes runs/demo/report.html)
+	$(BIN)/python -m agents.demo
+
+test: .venv/stamp ## run the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/stamp ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/stamp ## bring the code into the style that check asks for
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: .venv/stamp ## measure the environments' speed
+	$(BIN)/python -m benchmarks.bench_env
+
+clean: ## remove .venv, caches and builds (runs/ stays)
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
+
+.venv/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "toolenv needs Python 3.11 or later; choose one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu run: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@

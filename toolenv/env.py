@@ -65,6 +65,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    grading: ClassVar[str] = "em"
     instruction: ClassVar[str] = "Use the tools to do what the user asks, then give the final answer."
 
     def __init__(
@@ -241,7 +242,13 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             truncated=self._truncated,
             reason=self._reason,
             seed=self._seed,
+            grading=self.grading,
         )
+
+    @property
+    def num_turns(self) -> int:
+        """How many turns the running episode has."""
+        return len(self._turns)
 
     def truncate(self, reason: str) -> None:
         """Mark the running episode as cut from outside: by a step limit, a token budget, a lost worker."""

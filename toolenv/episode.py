@@ -138,6 +138,7 @@ class Episode:
         reason: Why it ended (``"answer"``, ``"reply"``, ``"max_turns"``, ``"token_budget"``, ...), ``None`` while it
             runs.
         seed: The seed given to ``reset``, ``None`` where none was.
+        grading: How the environment's answers are meant to be compared: ``"em"``, ``"math"`` or ``"calls"``.
     """
 
     env_id: str
@@ -149,6 +150,7 @@ class Episode:
     truncated: bool = False
     reason: str | None = None
     seed: int | None = None
+    grading: str = "em"
 
     @property
     def answer(self) -> str | None:

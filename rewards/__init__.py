@@ -1,0 +1,20 @@
+"""Rewards that plug into any tool environment: plain functions of the record, and their Gymnasium wrappers."""
+
+from __future__ import annotations
+
+from rewards.base import RewardFn, RewardTerms, TurnView, score_views
+from rewards.outcome import OutcomeFn, OutcomeReward
+from rewards.wrappers import RewardSum, RewardWrapper, VectorRewardWrapper, score_episodes
+
+__all__ = [
+    "OutcomeFn",
+    "OutcomeReward",
+    "RewardFn",
+    "RewardSum",
+    "RewardTerms",
+    "RewardWrapper",
+    "TurnView",
+    "VectorRewardWrapper",
+    "score_episodes",
+    "score_views",
+]

@@ -1,0 +1,199 @@
+"""What a reward is: a pure function of what stands in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolenv.episode import Episode, Task, Turn
+from toolenv.errors import ConfigError, RewardError
+from toolenv.messages import Message
+
+Scores = NDArray[np.float64]
+
+
+class TurnView:
+    """One turn, seen with all that came before it and nothing that came after.
+
+    Args:
+        episode: The episode, whole or still running.
+        index: Which turn; the last one where not given.
+        hindsight: Whether ``episode`` may be looked at whole.
+
+    Attributes:
+        index: Position of the turn, from 0.
+    """
+
+    __slots__ = ("_episode", "_hindsight", "index")
+
+    def __init__(self, episode: Episode, index: int | None = None, hindsight: bool = False) -> None:
+        self._episode = episode
+        self._hindsight = hindsight
+        self.index = len(episode.turns) - 1 if index is None else index
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self._episode.task
+
+    @property
+    def turn(self) -> Turn:
+        """The turn itself."""
+        return self._episode.turns[self.index]
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns up to and including this one."""
+        return self._episode.turns[: self.index + 1]
+
+    @property
+    def final(self) -> bool:
+        """Whether the episode ended with this turn."""
+        episode = self._episode
+        return (episode.terminated or episode.truncated) and self.index == len(episode.turns) - 1
+
+    @property
+    def env_id(self) -> str:
+        """Id of the environment."""
+        return self._episode.env_id
+
+    @property
+    def format(self) -> str:
+        """Name of the format that the model spoke."""
+        return self._episode.format
+
+    @property
+    def grading(self) -> str:
+        """How the environment's answers are meant to be compared."""
+        return self._episode.grading
+
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation up to and including this turn's observation."""
+        spoken = [m for turn in self.turns for m in (Message("assistant", turn.action), *turn.observation)]
+        return (*self._episode.prompt, *spoken)
+
+    @property
+    def episode(self) -> Episode:
+        """The whole episode; for rewards with hindsight only.
+
+        Raises:
+            RewardError: The reward did not say that it needs hindsight.
+        """
+        if not self._hindsight:
+            raise RewardError("this reward looks at a whole episode; set hindsight = True on it to say so")
+        return self._episode
+
+
+class RewardFn(Protocol):
+    """A reward: a name, and a score for each turn of a batch.
+
+    A reward that needs to see an episode's end says so with ``hindsight = True``; the wrappers then refuse it, since
+    they pay while the episode runs, and ``score_episodes`` takes it.
+
+    Attributes:
+        name: Name of its term.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of its term."""
+        ...
+
+    def score(self, views: Sequence[TurnView]) -> Sequence[float | None]:
+        """Score turns.
+
+        Args:
+            views: Turns of one or many episodes, in any order.
+
+        Returns:
+            One score a view; ``None``: no opinion, which is not 0.0.
+
+        Raises:
+            Exception: Anything; it is reported as ``RewardError`` with the reward, the task and the turn.
+        """
+        ...
+
+
+def needs_hindsight(fn: RewardFn) -> bool:
+    """Whether a reward asks for whole episodes."""
+    return bool(getattr(fn, "hindsight", False))
+
+
+def score_views(fn: RewardFn, views: Sequence[TurnView]) -> list[float | None]:
+    """Call a reward on a batch and check what it returns.
+
+    Raises:
+        RewardError: It raised, or returned another number of scores, or one that is not a finite number.
+    """
+    try:
+        scores = list(fn.score(views))
+    except RewardError:
+        raise
+    except Exception as error:
+        culprit = _find_culprit(fn, views)
+        raise RewardError(f"reward {fn.name!r} raised {error!r} on {culprit}") from error
+    if len(scores) != len(views):
+        raise RewardError(f"reward {fn.name!r} returned {len(scores)} scores for {len(views)} turns")
+    return [_checked(fn, view, score) for view, score in zip(views, scores, strict=True)]
+
+
+def _checked(fn: RewardFn, view: TurnView, score: Any) -> float | None:
+    if score is None:
+        return None
+    try:
+        value = float(score)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise RewardError(
+            f"reward {fn.name!r} returned {score!r} on {_where(view)}; a score is a finite number, or None for no opinion"
+        )
+    return value
+
+
+def _find_culprit(fn: RewardFn, views: Sequence[TurnView]) -> str:
+    """Which single turn makes the reward raise."""
+    for view in views:
+        try:
+            fn.score([view])
+        except Exception:
+            return _where(view)
+    return f"a batch of {len(views)} turns, though on none of them alone"
+
+
+def _where(view: TurnView) -> str:
+    return f"task {view.task.id!r}, turn {view.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardTerms:
+    """The scores of one episode: a column a term, a row a turn.
+
+    Attributes:
+        columns: Scores by name, each ``(T,)`` float64, NaN where nothing was scored.
+        weights: Weight of each term in the sum.
+    """
+
+    columns: Mapping[str, Scores]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> Scores:
+        """Weighted sum ``(T,)``; what was not scored adds nothing."""
+        return np.sum([self.weights[name] * np.nan_to_num(c) for name, c in self.columns.items()], axis=0)
+
+    def to_json(self) -> dict[str, list[float | None]]:
+        """Columns as lists, ``None`` where nothing was scored."""
+        return {name: [None if np.isnan(v) else float(v) for v in c] for name, c in self.columns.items()}
+
+
+def check_name(fn: RewardFn) -> str:
+    """The reward's name; ``ConfigError`` where it has none."""
+    name = getattr(fn, "name", None)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"a reward needs a name, a string that is not empty; {type(fn).__name__} has {name!r}")
+    return name

@@ -1,0 +1,114 @@
+"""Outcome rewards: what the final answer was worth, due at an episode's last turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import gymnasium as gym
+
+from rewards.base import TurnView
+from rewards.wrappers import Observation, RewardWrapper
+from toolenv.errors import ConfigError, RewardError
+
+Metric = Literal["auto", "em", "f1", "math", "calls"]
+
+
+class OutcomeFn:
+    """1 for a right final answer, 0 for a wrong one or none; F1 lies between.
+
+    Only the answer that the model wrote counts: text in a tool result or in the prompt scores nothing. A turn that
+    does not end the episode has no opinion.
+
+    Args:
+        metric: ``"em"``: exact match after SQuAD's normalisation, with the best alias; ``"f1"``: token overlap, with
+            the best alias; ``"math"``: mathematical equivalence (math-verify); ``"calls"``: the calls of the whole
+            episode match the gold calls as BFCL matches them; ``"auto"``: what the environment is made for.
+
+    Raises:
+        ConfigError: Another metric.
+
+    Source:
+        EM and F1: SQuAD's evaluation, as Search-R1 uses it. Calls: BFCL's AST checker.
+
+    Example:
+        >>> from toolenv import Episode, Task, Turn
+        >>> task = Task(id="t", prompt="Capital of France?", answers=("Paris",))
+        >>> turn = Turn(0, "<answer>the Paris!</answer>", answer="the Paris!")
+        >>> episode = Episode("x", task, "hermes", (), (turn,), terminated=True)
+        >>> OutcomeFn("em").score([TurnView(episode)])
+        [1.0]
+    """
+
+    name = "outcome"
+
+    def __init__(self, metric: Metric = "auto") -> None:
+        if metric not in get_args(Metric):
+            raise ConfigError(f"metric must be one of {', '.join(get_args(Metric))}; got {metric!r}")
+        self.metric = metric
+
+    def score(self, views: Sequence[TurnView]) -> list[float | None]:
+        """Score final turns; see the class."""
+        return [self._grade(view) if view.final else None for view in views]
+
+    def _grade(self, view: TurnView) -> float:
+        metric = view.grading if self.metric == "auto" else self.metric
+        return GRADERS[metric](view)
+
+
+def _exact_match(view: TurnView) -> float:
+    from toolenv.grading.answers import exact_match
+
+    answer = view.turn.answer
+    return float(answer is not None and exact_match(answer, view.task.answers))
+
+
+def _f1(view: TurnView) -> float:
+    from toolenv.grading.answers import f1
+
+    answer = view.turn.answer
+    return 0.0 if answer is None else f1(answer, view.task.answers)
+
+
+def _math(view: TurnView) -> float:
+    from toolenv.grading.math import math_equal
+
+    answer = view.turn.answer
+    if answer is None:
+        return 0.0
+    verdicts = [math_equal(answer, gold) for gold in view.task.answers]
+    if any(verdicts):
+        return 1.0
+    if None in verdicts:
+        raise RewardError(f"no verdict on the answer to task {view.task.id!r}: the grading worker was lost")
+    return 0.0
+
+
+def _calls(view: TurnView) -> float:
+    from toolenv.grading.calls import match_calls
+
+    calls = [call for turn in view.turns for call in turn.calls]
+    task = view.task
+    match = match_calls(calls, task.gold_calls, task.metadata.get("accepted"), task.functions)
+    return float(match.ok and view.turn.answer is not None)
+
+
+GRADERS: Mapping[str, Callable[[TurnView], float]] = {
+    "em": _exact_match,
+    "f1": _f1,
+    "math": _math,
+    "calls": _calls,
+}
+
+
+class OutcomeReward(RewardWrapper):
+    """Pays the outcome at an episode's last turn; see ``OutcomeFn``.
+
+    Example:
+        >>> import gymnasium as gym, toolenv
+        >>> env = OutcomeReward(gym.make("ToolFunctionCall-v0"))
+        >>> _ = env.reset(seed=0)
+    """
+
+    def __init__(self, env: gym.Env[Observation, str], metric: Metric = "auto", weight: float = 1.0) -> None:
+        super().__init__(env, OutcomeFn(metric), weight)

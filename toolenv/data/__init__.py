@@ -1,0 +1,1 @@
+"""Tasks and passages: loaders, one file a source, and what is bundled."""

@@ -1,0 +1,1 @@
+"""Retrieval: passages, encoders and search indexes."""

@@ -1,0 +1,84 @@
+"""What every search has in common: passages, and the protocol of a retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from toolenv.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that a search can find.
+
+    Attributes:
+        id: Unique and stable within its corpus.
+        title: Title, which may be empty.
+        text: The text itself, without the title.
+
+    Example:
+        >>> Passage("p1", "Lyon", "Lyon is a city in France.").title
+        'Lyon'
+    """
+
+    id: str
+    title: str
+    text: str
+
+    @property
+    def contents(self) -> str:
+        """Title and text, as they are indexed."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """What the search environment needs of a search index, or of a server that has one."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Find passages for all queries at once.
+
+        The same query over the same corpus finds the same passages, alone and in any batch.
+
+        Args:
+            queries: Any strings.
+            k: Most passages for one query, at least 1.
+
+        Returns:
+            One list a query: best first, at most ``k``.
+
+        Raises:
+            RetrieverError: The index or the server could not answer.
+        """
+        ...
+
+
+def clean_text(text: str, limit: int) -> str:
+    """Text that every tokeniser takes: no lone surrogates, no NUL, at most ``limit`` characters.
+
+    Example:
+        >>> clean_text("a\\x00b\\ud800c", 10)
+        'a b?c'
+    """
+    return text[:limit].replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
+
+
+def in_order(passages: Iterable[Passage]) -> tuple[Passage, ...]:
+    """The passages sorted by id, so that the row of a passage breaks ties as its id does.
+
+    Raises:
+        DataError: No passage, or two passages with one id.
+
+    Example:
+        >>> [p.id for p in in_order([Passage("b", "", "x"), Passage("a", "", "y")])]
+        ['a', 'b']
+    """
+    ordered = tuple(sorted(passages, key=lambda passage: passage.id))
+    if not ordered:
+        raise DataError("the corpus is empty; it needs at least one passage")
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        if first.id == second.id:
+            raise DataError(f"the corpus holds the passage id {first.id!r} twice; ids must be unique")
+    return ordered

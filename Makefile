@@ -36,5 +36,6 @@ clean: ## remove .venv, caches and builds (runs/ stays)
 		|| { echo "toolenv needs Python 3.11 or later; choose one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv \
 		|| { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu run: apt-get install python3-venv"; exit 1; }
+	@echo "installing toolenv and its pinned dependencies into .venv: about two minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@

@@ -1,0 +1,49 @@
+"""Before any test: the three packages must be this project's own; in a core-only job, only core tests are collected."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("agents", "rewards", "toolenv")
+
+
+def shadowing_problems() -> list[str]:
+    """What stands in the way of one of our packages, in words; empty where nothing does."""
+    owners = packages_distributions()
+    problems = []
+    for name in PACKAGES:
+        others = sorted(set(owners.get(name, ())) - {"toolenv"})
+        if others:
+            problems.append(
+                f"the distribution {', '.join(others)} also installs a package called {name!r}, and only "
+                f"one of the two can be imported; run: pip uninstall {' '.join(others)}, or use another virtual environment"
+            )
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            problems.append(f"the package {name!r} cannot be imported; run: pip install -e '.[all,dev]'")
+            continue
+        found = Path(next(iter(spec.submodule_search_locations or [spec.origin or "?"]))).resolve()
+        if found != ROOT / name:
+            problems.append(f"'import {name}' finds {found}, which shadows {ROOT / name}; take it off the path")
+    return problems
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # an xdist worker: its controller has looked already
+    problems = shadowing_problems()
+    if problems:
+        raise pytest.UsageError("\n".join(problems))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m core``, leave out files without a core test: without the extras they may not even import."""
+    if config.option.markexpr != "core" or not collection_path.name.startswith("test_"):
+        return None
+    return True if "mark.core" not in collection_path.read_text(encoding="utf-8") else None

@@ -21,7 +21,7 @@ def shadowing_problems() -> list[str]:
         if others:
             problems.append(
                 f"the distribution {', '.join(others)} also installs a package called {name!r}, and only "
-                f"one of the two can be imported; run: pip uninstall {' '.join(others)}, or use another virtual environment"
+                f"one of the two can be imported; run: pip uninstall {' '.join(others)}, or use another environment"
             )
             continue
         spec = importlib.util.find_spec(name)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-from toolenv.errors import DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from toolenv.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,47 @@ class Retriever(Protocol):
         ...
 
 
-def clean_text(text: str, limit: int) -> str:
-    """Text that every tokeniser takes: no lone surrogates, no NUL, at most ``limit`` characters.
+@runtime_checkable
+class LocalRetriever(Retriever, Protocol):
+    """A retriever whose passages are here, numbered: what ``HybridRetriever`` joins.
+
+    Attributes:
+        passages: The corpus, sorted by id; a row is a position in it.
+    """
+
+    passages: tuple[Passage, ...]
+
+    def propose(self, queries: Sequence[str], k: int) -> list[NDArray[np.int64]]:
+        """Rows of about the ``k`` best passages a query, in any order."""
+        ...
+
+    def score(self, queries: Sequence[str], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
+        """Scores of the given rows, one array a query; a pair's score does not depend on the other pairs."""
+        ...
+
+
+DECIMALS = 6  # scores that differ by less are ties, which the id breaks
+
+
+def best(
+    passages: Sequence[Passage], rows: NDArray[np.int64], scores: NDArray[np.float64], k: int
+) -> list[Passage]:
+    """The ``k`` passages with the highest scores; ties in the order of rows.
 
     Example:
-        >>> clean_text("a\\x00b\\ud800c", 10)
+        >>> corpus = [Passage("a", "", "x"), Passage("b", "", "y"), Passage("c", "", "z")]
+        >>> [p.id for p in best(corpus, np.array([2, 1, 0]), np.array([0.5, 0.9, 0.5]), 2)]
+        ['b', 'a']
+    """
+    order = np.lexsort((rows, -np.round(scores, DECIMALS)))[:k]
+    return [passages[row] for row in rows[order]]
+
+
+def clean_text(text: str, limit: int) -> str:
+    r"""Text that every tokeniser takes: no lone surrogates, no NUL, at most ``limit`` characters.
+
+    Example:
+        >>> clean_text("a\x00b\ud800c", 10)
         'a b?c'
     """
     return text[:limit].replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
@@ -78,7 +118,17 @@ def in_order(passages: Iterable[Passage]) -> tuple[Passage, ...]:
     ordered = tuple(sorted(passages, key=lambda passage: passage.id))
     if not ordered:
         raise DataError("the corpus is empty; it needs at least one passage")
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if first.id == second.id:
             raise DataError(f"the corpus holds the passage id {first.id!r} twice; ids must be unique")
     return ordered
+
+
+def check_k(k: int) -> None:
+    """Refuse a number of passages below 1.
+
+    Raises:
+        ConfigError: ``k`` is below 1.
+    """
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, the number of passages for a query; got {k!r}")

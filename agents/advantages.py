@@ -130,8 +130,8 @@ def trm_grpo(
 def turn_loo(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, hold_outcome: bool = False) -> Floats:
     """Return-to-go minus the leave-one-out mean of the group, in which an episode that ended counts 0.
 
-    ``A[b, t] = G[b, t] - mean over the others j of the group of G[j, t]``, where ``G[b, t] = sum_{k >= t} gamma^(k - t) *
-    (alpha * r[b, k] + outcome[b] at the last turn)``, and ``G[j, t] = 0`` where j ended before t.
+    ``A[b, t] = G[b, t] - mean over the others j of the group of G[j, t]``, where ``G[b, t] = sum_{k >= t}
+    gamma^(k - t) * (alpha * r[b, k] + outcome[b] at the last turn)``, and ``G[j, t] = 0`` where j ended before t.
 
     The baseline of a turn is a function of the other episodes only, and of the turn's index, which is known before the
     turn is played. So the gradient is unbiased also where the policy itself chooses when to stop; a mean over those
@@ -147,7 +147,7 @@ def turn_loo(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, hold_outc
             lengths gets no outcome credit at all.
 
     Source:
-        The leave-one-out baseline of Kool et al. (2019), turn by turn; verl issue 7244 describes the bias that it avoids.
+        The leave-one-out baseline of Kool et al. (2019), turn by turn. verl issue 7244 describes the bias avoided here.
 
     Example:
         >>> rewards = np.array([[0.0, 1.0], [0.0, 0.0]])
@@ -165,7 +165,7 @@ def turn_loo(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, hold_outc
     return _masked(batch, _per_group(returns, batch.groups, _leave_one_out))
 
 
-# Inside ----------------------------------------------------------------------------------------------------------------
+# Inside --------------------------------------------------------------------------------------------------------------
 
 
 def _members(groups: NDArray[np.int64]) -> list[NDArray[np.intp]]:
@@ -195,7 +195,7 @@ def _centre(x: Floats) -> Floats:
 
 
 def _leave_one_out(x: Floats) -> Floats:
-    """x minus the mean of the other rows, column by column; 0 for a single row, and for a column of equal values."""
+    """Each row minus the mean of the others, column by column; 0 for a single row, and for a column of equal values."""
     count = len(x)
     if count == 1:
         return np.zeros_like(x)
@@ -215,7 +215,8 @@ def _returns_to_go(rewards: Floats, gamma: float) -> Floats:
 def _episode_returns(batch: TurnBatch, include_turn_rewards: bool) -> Floats:
     if not include_turn_rewards:
         return batch.outcome
-    return batch.outcome + np.where(batch.mask, np.nan_to_num(batch.rewards), 0.0).sum(axis=1)
+    turns: Floats = np.where(batch.mask, np.nan_to_num(batch.rewards), 0.0).sum(axis=1)
+    return batch.outcome + turns
 
 
 def _to_turns(batch: TurnBatch, advantages: Floats) -> Floats:
@@ -226,7 +227,7 @@ def _masked(batch: TurnBatch, advantages: Floats) -> Floats:
     return np.where(batch.mask, advantages, 0.0)
 
 
-# The command line ------------------------------------------------------------------------------------------------------
+# The command line ----------------------------------------------------------------------------------------------------
 
 ESTIMATORS: Mapping[str, Callable[..., Floats]] = {
     "grpo": grpo,

@@ -48,7 +48,7 @@ def ragged(draw):
     return rewards, outcome, groups
 
 
-# Hand-worked numbers ---------------------------------------------------------------------------------------------------
+# Hand-worked numbers -------------------------------------------------------------------------------------------------
 
 TRM_SCORES = [[0.9, 0.3, NAN], [0.9, 0.4, NAN], [0.8, NAN], [0.7, NAN]]
 TRM_OUTCOME = [1, 0, 1, 0]
@@ -105,7 +105,7 @@ def test_a_turn_reward_of_zero_is_a_reward_and_one_of_nan_is_none():
     np.testing.assert_array_equal(unscored, np.zeros((2, 2)))
 
 
-# Laws ------------------------------------------------------------------------------------------------------------------
+# Laws ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ALL)
@@ -184,7 +184,7 @@ def test_leave_one_out_credit_sums_to_zero_over_full_columns(data):
     assert first.sum() == pytest.approx(0, abs=1e-9)
 
 
-# The exact gradient where the policy chooses when to stop --------------------------------------------------------------
+# The exact gradient where the policy chooses when to stop ------------------------------------------------------------
 
 
 def expected_gradient(estimator, p, group_size, decisions, outcome=None):
@@ -259,7 +259,7 @@ def test_turn_credit_has_less_variance_than_episode_credit():
     assert late < 0.75 * rloo(batch, include_turn_rewards=True)[:, 1].var()
 
 
-# The command line ------------------------------------------------------------------------------------------------------
+# The command line ----------------------------------------------------------------------------------------------------
 
 
 def test_make_estimator_binds_settings():

@@ -124,6 +124,16 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
             infos.add(i, info)
         return tuple(self._observations), rewards, terminations, truncations, infos.as_dict()
 
+    def truncate(self, index: int, reason: str) -> None:
+        """Cut the running episode of one environment from outside; it has ended until its next reset.
+
+        Args:
+            index: Which environment.
+            reason: What is written to the episode, such as ``"token_budget"``.
+        """
+        self.envs[index].truncate(reason)
+        self._done[index] = True
+
     def _execute(
         self, plans: Sequence[tuple[int, Plan]]
     ) -> list[tuple[int, Plan, list[ToolResult] | InfrastructureError]]:

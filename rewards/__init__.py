@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from rewards.base import RewardFn, RewardTerms, TurnView, score_views
+from rewards.gold_passage import GoldPassageFn, GoldPassageReward
 from rewards.outcome import OutcomeFn, OutcomeReward
 from rewards.wrappers import RewardSum, RewardWrapper, VectorRewardWrapper, score_episodes
 
 __all__ = [
+    "GoldPassageFn",
+    "GoldPassageReward",
     "OutcomeFn",
     "OutcomeReward",
     "RewardFn",

@@ -150,7 +150,8 @@ def _checked(fn: RewardFn, view: TurnView, score: Any) -> float | None:
         value = float("nan")
     if not np.isfinite(value):
         raise RewardError(
-            f"reward {fn.name!r} returned {score!r} on {_where(view)}; a score is a finite number, or None for no opinion"
+            f"reward {fn.name!r} returned {score!r} on {_where(view)}; "
+            "a score is a finite number, or None for no opinion"
         )
     return value
 

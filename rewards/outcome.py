@@ -111,4 +111,5 @@ class OutcomeReward(RewardWrapper):
     """
 
     def __init__(self, env: gym.Env[Observation, str], metric: Metric = "auto", weight: float = 1.0) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, metric=metric, weight=weight)
         super().__init__(env, OutcomeFn(metric), weight)

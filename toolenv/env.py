@@ -64,7 +64,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
     ``reset(options={"task": id_or_index})`` chooses a task by hand.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
     grading: ClassVar[str] = "em"
     instruction: ClassVar[str] = "Use the tools to do what the user asks, then give the final answer."
 

@@ -231,11 +231,11 @@ class SearchR1:
 
     def write_call(self, call: ToolCall) -> str:
         """The query inside ``<search>`` tags."""
-        return f"<search>{call.arguments.get('query', '')}</search>"
+        return f"<search> {call.arguments.get('query', '')} </search>"
 
     def write_answer(self, answer: str) -> str:
         """The answer inside ``<answer>`` tags."""
-        return f"<answer>{answer}</answer>"
+        return f"<answer> {answer} </answer>"
 
 
 class ToRL:

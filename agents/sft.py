@@ -1,0 +1,226 @@
+"""Warm start: supervised fine-tuning on episodes, an expert's or a policy's own.
+
+Only the tokens of actions are learned. Training goes on until the loss on held-out episodes stops falling, and the
+best weights are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.tokens import ConversationEncoder, TokenHistory
+from toolenv.episode import Episode
+from toolenv.errors import ConfigError
+from toolenv.seeding import rng
+
+Transform = Callable[[Episode, int], Episode]
+"""Changes an episode before it is encoded, given a seed: data augmentation."""
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Settings of a warm start.
+
+    Attributes:
+        learning_rate: Peak learning rate of AdamW.
+        batch_episodes: Episodes a batch.
+        warmup_updates: Updates over which the learning rate rises from 0.
+        max_updates: Most updates; the learning rate falls to a tenth by then, along a cosine.
+        eval_every: Updates between two looks at the held-out loss.
+        patience: Looks without a better held-out loss after which training stops: the plateau.
+        min_improvement: What counts as better, in nats a token.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        context_weight: Weight of the loss on tokens that the policy did not write; a little helps a model that starts
+            from nothing to learn to copy.
+        bf16: Whether matrix products run in bfloat16.
+        seed: Seed of the order of episodes and of the transform.
+    """
+
+    learning_rate: float = 1e-3
+    batch_episodes: int = 32
+    warmup_updates: int = 50
+    max_updates: int = 2000
+    eval_every: int = 100
+    patience: int = 5
+    min_improvement: float = 1e-3
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    context_weight: float = 0.0
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_episodes", "max_updates", "eval_every", "patience"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A look at the held-out loss.
+
+    Attributes:
+        update: After which update.
+        train_loss: Mean loss since the last look, in nats an action token.
+        validation_loss: Held-out loss, in nats an action token.
+    """
+
+    update: int
+    train_loss: float
+    validation_loss: float
+
+
+def encode_episode(encoder: ConversationEncoder, episode: Episode) -> TokenHistory:
+    """Tokens of an episode that text was written for: an expert's, say.
+
+    What a policy sampled has its ids recorded, and is never encoded again.
+    """
+    history = TokenHistory()
+    history.append_context(encoder.encode_prompt(episode.prompt))
+    for turn in episode.turns:
+        ids = encoder.encode_action(turn.action)
+        history.append_action(ids, [0.0] * len(ids))
+        if turn.observation:
+            history.append_context(encoder.encode_observation(turn.observation, closed=encoder.is_closed(history)))
+    return history
+
+
+def fit(
+    model: Any,
+    encoder: ConversationEncoder,
+    train: Sequence[Episode],
+    validation: Sequence[Episode],
+    config: SFTConfig,
+    *,
+    transform: Transform | None = None,
+    progress: Callable[[Evaluation], None] | None = None,
+) -> list[Evaluation]:
+    """Train in place until the plateau; leave the best weights in the model.
+
+    Args:
+        model: A transformers causal language model.
+        encoder: Makes the tokens.
+        train: Episodes to learn.
+        validation: Held-out episodes; they are never transformed.
+        config: Settings.
+        transform: Applied anew each time an episode comes up.
+        progress: Called after each look at the held-out loss.
+
+    Returns:
+        One entry a look.
+    """
+    held_out = [encode_episode(encoder, episode) for episode in validation]
+    pad_id = int(encoder.tokenizer.pad_token_id)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: _rate(update, config))
+    batches = _batches(encoder, train, config, transform)
+    evaluations: list[Evaluation] = []
+    best, best_state, losses = math.inf, copy.deepcopy(model.state_dict()), []
+    for update in range(1, config.max_updates + 1):
+        model.train()
+        losses.append(_update(model, next(batches), optimizer, config, pad_id))
+        schedule.step()
+        if update % config.eval_every and update != config.max_updates:
+            continue
+        loss = action_loss(model, held_out, config, pad_id)
+        evaluations.append(Evaluation(update, sum(losses) / len(losses), loss))
+        losses = []
+        if progress is not None:
+            progress(evaluations[-1])
+        if loss < best - config.min_improvement:
+            best, best_state = loss, copy.deepcopy(model.state_dict())
+        if min(e.validation_loss for e in evaluations[-config.patience :]) > best:
+            break
+    model.load_state_dict(best_state)
+    return evaluations
+
+
+def action_loss(model: Any, histories: Sequence[TokenHistory], config: SFTConfig, pad_id: int) -> float:
+    """Mean negative log-likelihood of action tokens, in nats."""
+    model.eval()
+    total, count = 0.0, 0
+    ordered = sorted(histories, key=len)
+    with torch.inference_mode():
+        for start in range(0, len(ordered), config.batch_episodes):
+            losses, weights = _token_losses(model, ordered[start : start + config.batch_episodes], 0.0, config, pad_id)
+            total += float((losses * weights).sum())
+            count += int(weights.sum())
+    return total / max(count, 1)
+
+
+def _update(
+    model: Any, batch: Sequence[TokenHistory], optimizer: torch.optim.Optimizer, config: SFTConfig, pad_id: int
+) -> float:
+    losses, weights = _token_losses(model, batch, config.context_weight, config, pad_id)
+    loss = (losses * weights).sum() / weights.sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+    optimizer.step()
+    is_action = weights == 1.0
+    return float(losses.detach()[is_action].mean())
+
+
+def _token_losses(
+    model: Any, batch: Sequence[TokenHistory], context_weight: float, config: SFTConfig, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Losses and weights ``(N,)`` of the tokens that count; the output head sees only these."""
+    width = max(len(history) for history in batch)
+    ids = torch.full((len(batch), width), pad_id)
+    weights = torch.zeros(len(batch), width)
+    for row, history in enumerate(batch):
+        ids[row, : len(history)] = torch.tensor(history.ids)
+        written = torch.tensor(history.turn_ids) >= 0
+        weights[row, : len(history)] = torch.where(written, 1.0, context_weight)
+    device = next(model.parameters()).device
+    ids, weights = ids.to(device), weights[:, 1:].to(device)
+    chosen = weights > 0
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1][chosen]
+        logits = model.lm_head(hidden)
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][chosen], reduction="none")
+    return losses, weights[chosen]
+
+
+def _rate(update: int, config: SFTConfig) -> float:
+    if update < config.warmup_updates:
+        return (update + 1) / config.warmup_updates
+    done = (update - config.warmup_updates) / max(1, config.max_updates - config.warmup_updates)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _batches(
+    encoder: ConversationEncoder, episodes: Sequence[Episode], config: SFTConfig, transform: Transform | None
+) -> Iterator[list[TokenHistory]]:
+    """Endless batches: each epoch in a new order, cut into runs of similar length to save padding."""
+    epoch = 0
+    size = config.batch_episodes
+    while True:
+        generator = rng(config.seed, "sft", epoch)
+        order = generator.permutation(len(episodes))
+        for start in range(0, len(order), size * 8):
+            chunk = []
+            for index in order[start : start + size * 8]:
+                episode = episodes[index]
+                if transform is not None:
+                    episode = transform(episode, int(generator.integers(2**62)))
+                chunk.append(encode_episode(encoder, episode))
+            chunk.sort(key=len)
+            runs = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            for run in generator.permutation(len(runs)):
+                yield runs[run]
+        epoch += 1

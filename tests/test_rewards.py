@@ -1,0 +1,205 @@
+"""Rewards: the three call sites agree, terms add, and failures name themselves."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards import (
+    GoldPassageFn,
+    GoldPassageReward,
+    OutcomeFn,
+    OutcomeReward,
+    RewardSum,
+    RewardWrapper,
+    TurnView,
+    VectorRewardWrapper,
+    score_episodes,
+)
+from tests.toys import CAPITALS, toy_env, toy_vector
+from toolenv import ConfigError, RewardError
+
+CALL = '<tool_call>{{"name": "search", "arguments": {{"query": "{}"}}}}</tool_call>'
+ACTIONS = [*(CALL.format(c) for c in CAPITALS), "hm", *(f"<answer>{c}</answer>" for c in CAPITALS.values())]
+
+
+class Length:
+    """Scores the length of an action; no opinion on odd turns."""
+
+    name = "length"
+
+    def score(self, views):
+        return [len(v.turn.action) / 100 if v.index % 2 == 0 else None for v in views]
+
+
+FNS = [OutcomeFn("em"), OutcomeFn("f1"), GoldPassageFn(), Length()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    plays=st.lists(st.lists(st.sampled_from(ACTIONS), min_size=4, max_size=4), min_size=3, max_size=3),
+    fn=st.sampled_from(FNS),
+    mode=st.sampled_from(["NextStep", "Disabled"]),
+)
+def test_inline_vector_and_deferred_agree(plays, fn, mode):
+    inline, episodes = [], []
+    for i, actions in enumerate(plays):
+        env = RewardWrapper(toy_env(), fn)
+        env.reset(seed=i)
+        scores = []
+        for action in actions:
+            _, reward, terminated, truncated, info = env.step(action)
+            scores.append(info["reward_terms"].get(fn.name, np.nan))
+            assert reward == (0.0 if np.isnan(scores[-1]) else scores[-1])
+            if terminated or truncated:
+                break
+        inline.append(scores)
+        episodes.append(env.unwrapped.episode)
+    for scores, deferred in zip(inline, score_episodes(fn, episodes), strict=True):
+        np.testing.assert_array_equal(scores, deferred)
+    assert vector_scores(plays, fn, mode) == [[s for s in scores if not np.isnan(s)] for scores in inline]
+
+
+def vector_scores(plays, fn, mode):
+    envs = VectorRewardWrapper(toy_vector(3, mode), fn)
+    envs.reset(seed=[0, 1, 2])
+    collected, over = [[], [], []], np.zeros(3, dtype=bool)
+    for t in range(4):
+        _, rewards, terminations, truncations, infos = envs.step([actions[t] for actions in plays])
+        terms = infos["reward_terms"]
+        for i in np.flatnonzero(terms[f"_{fn.name}"] & ~over):
+            collected[i].append(terms[fn.name][i])
+            assert rewards[i] == terms[fn.name][i]
+        over |= terminations | truncations
+    return collected
+
+
+@pytest.mark.parametrize("wrap", [OutcomeReward, GoldPassageReward, lambda e: RewardWrapper(e, Length(), 0.5)])
+def test_check_env_passes_under_every_wrapper(wrap):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # check_env says this of every wrapper whatever it does.
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version.*")
+        check_env(wrap(toy_env()), skip_render_check=True)
+
+
+def test_wrappers_add_so_their_order_does_not_matter():
+    def play(env):
+        env.reset(seed=0)
+        return [env.step(a)[1] for a in (CALL.format("Peru"), "<answer>Lima</answer>")]
+
+    one = play(RewardWrapper(OutcomeReward(toy_env(), weight=2.0), Length()))
+    other = play(OutcomeReward(RewardWrapper(toy_env(), Length()), weight=2.0))
+    assert one == other
+
+
+def test_sync_vector_env_is_scored_too():
+    envs = VectorRewardWrapper(gym.vector.SyncVectorEnv([toy_env, toy_env]), OutcomeFn("em"))
+    envs.reset(seed=[0, 1])
+    answers = [CAPITALS[env.episode.task.id] for env in envs.unwrapped.envs]
+    _, rewards, *_ = envs.step([f"<answer>{a}</answer>" for a in answers])
+    assert rewards.tolist() == [1.0, 1.0]
+    _, rewards, *_ = envs.step(["ignored"] * 2)
+    assert rewards.tolist() == [0.0, 0.0]
+
+
+def test_an_answer_in_a_tool_result_scores_nothing():
+    env = OutcomeReward(toy_env(max_turns=1))
+    env.reset(seed=0)
+    task = env.unwrapped.episode.task
+    _, reward, _, truncated, info = env.step(CALL.format(task.id))
+    assert task.answers[0] in env.unwrapped.episode.turns[0].observation[0].content
+    assert truncated and reward == 0.0 and info["reward_terms"]["outcome"] == 0.0
+
+
+def test_a_repeated_search_earns_nothing():
+    env = GoldPassageReward(toy_env())
+    env.reset(seed=0)
+    task = env.unwrapped.episode.task.id
+    rewards = [env.step(a)[1] for a in (CALL.format(task), CALL.format(task), "hm")]
+    assert rewards == [1.0, 0.0, 0.0]
+
+
+def test_a_sum_weighs_its_terms_and_keeps_what_was_not_scored():
+    env = toy_env()
+    env.reset(seed=0)
+    task = env.episode.task.id
+    env.step(CALL.format(task))
+    env.step(f"<answer>{CAPITALS[task]}</answer>")
+    reward = RewardSum({"right": OutcomeFn("em"), "gold": (GoldPassageFn(), 0.25)})
+    terms = reward.score([env.episode])[0]
+    assert terms.to_json() == {"right": [None, 1.0], "gold": [1.0, None]}
+    assert terms.total.tolist() == [0.25, 1.0]
+    wrapped = reward.wrap(toy_env())
+    wrapped.reset(seed=0)
+    assert wrapped.step(CALL.format(task))[1] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (lambda v: [float("nan")] * len(v), "returned nan on task '.*', turn 0"),
+        (lambda v: ["high"] * len(v), "returned 'high' on task"),
+        (lambda v: [], "returned 0 scores for 1 turns"),
+        (lambda v: 1 / 0, r"raised ZeroDivisionError.* on task '.*', turn 0"),
+    ],
+)
+def test_a_broken_reward_names_itself_the_task_and_the_turn(scores, message):
+    class Broken:
+        name = "broken"
+
+        def score(self, views):
+            return scores(views)
+
+    env = RewardWrapper(toy_env(), Broken())
+    env.reset(seed=0)
+    with pytest.raises(RewardError, match=f"reward 'broken' {message}"):
+        env.step("hm")
+
+
+def test_hindsight_is_for_stored_episodes_only():
+    class Last:
+        name = "last"
+        hindsight = True
+
+        def score(self, views):
+            return [float(len(v.episode.turns)) for v in views]
+
+    with pytest.raises(ConfigError, match="score_episodes"):
+        RewardWrapper(toy_env(), Last())
+    with pytest.raises(ConfigError, match="score_episodes"):
+        VectorRewardWrapper(toy_vector(1), Last())
+    env = toy_env()
+    env.reset(seed=0)
+    env.step("hm")
+    env.step("hm")
+    assert score_episodes(Last(), [env.episode])[0].tolist() == [2.0, 2.0]
+    with pytest.raises(RewardError, match="hindsight"):
+        _ = TurnView(env.episode).episode
+
+
+def test_a_view_shows_nothing_of_the_future():
+    env = toy_env()
+    env.reset(seed=0)
+    env.step("one")
+    env.step("<answer>two</answer>")
+    view = TurnView(env.episode, 0)
+    assert [t.action for t in view.turns] == ["one"]
+    assert not view.final
+    assert "two" not in str(view.messages())
+    assert TurnView(env.episode, 1).final
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="metric must be one of"):
+        OutcomeFn("rouge")
+    with pytest.raises(ConfigError, match="at least one term"):
+        RewardSum({})
+    with pytest.raises(ConfigError, match="finite"):
+        RewardSum({"x": (Length(), float("inf"))})

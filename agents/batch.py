@@ -1,13 +1,24 @@
-"""Turns of a batch of episodes, as arrays: what estimators read."""
+"""A batch of rollouts as arrays: its turns, which estimators read, and its tokens, which a loss reads.
+
+``turn_ids`` is the only bridge between the two: ``token_advantages`` crosses it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from agents.tokens import CONTEXT
 from toolenv.errors import ConfigError
+
+if TYPE_CHECKING:  # estimators read this module too, and need no torch
+    import torch
+
+    from agents.rollout import Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +53,137 @@ class TurnBatch:
             seen = getattr(self, name).shape
             if seen != shape:
                 raise ConfigError(f"{name} must have shape {shape} to fit rewards {self.rewards.shape}, not {seen}")
+
+
+def turn_batch(
+    rollouts: Sequence[Rollout],
+    rewards: Sequence[ArrayLike],
+    outcomes: ArrayLike,
+    groups: ArrayLike | None = None,
+) -> TurnBatch:
+    """Turns of rollouts, with what they were worth.
+
+    Args:
+        rollouts: B rollouts.
+        rewards: One array ``(turns of the episode,)`` a rollout; NaN where a turn was not scored.
+        outcomes: ``(B,)``, the final rewards.
+        groups: ``(B,)``; by default episodes of one seed are a group.
+
+    Raises:
+        ConfigError: No rollout, or rewards that do not fit the turns.
+    """
+    if not rollouts:
+        raise ConfigError("a batch needs at least one rollout; got none")
+    counts = [len(rollout.episode.turns) for rollout in rollouts]
+    arrays = [np.asarray(row, dtype=np.float64) for row in rewards]
+    if [row.shape for row in arrays] != [(count,) for count in counts]:
+        raise ConfigError(f"rewards have lengths {[row.shape for row in arrays]}, the episodes {counts} turns")
+    mask = np.arange(max(counts))[None, :] < np.array(counts)[:, None]
+    padded = np.zeros(mask.shape, dtype=np.float64)
+    padded[mask] = np.concatenate(arrays)
+    if groups is None:
+        groups = np.unique([_group_key(rollout) for rollout in rollouts], return_inverse=True)[1]
+    return TurnBatch(
+        rewards=padded,
+        outcome=np.asarray(outcomes, dtype=np.float64),
+        mask=mask,
+        groups=np.asarray(groups, dtype=np.int64),
+        bootstrap=np.zeros(len(rollouts)),
+    )
+
+
+def _group_key(rollout: Rollout) -> str:
+    # An evaluation may name tasks for one seed, so that the seed alone is not the group.
+    return f"{rollout.episode.seed}/{rollout.episode.task.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTensors:
+    """The tokens of B rollouts, padded on the right to L.
+
+    Attributes:
+        input_ids: ``(B, L)`` int64.
+        attention_mask: ``(B, L)`` int64, 1 for tokens, 0 for padding.
+        turn_ids: ``(B, L)`` int64, the turn whose action holds the token, -1 elsewhere.
+        action_mask: ``(B, L)`` bool, true for sampled tokens: ``turn_ids >= 0``.
+        logprobs: ``(B, L)`` float32, log-probability with which a token was sampled, 0 elsewhere. All stand at the
+            position of the token itself, not of the one before it.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    turn_ids: torch.Tensor
+    action_mask: torch.Tensor
+    logprobs: torch.Tensor
+
+    def to(self, device: torch.device | str) -> TokenTensors:
+        """The same tensors on another device."""
+        return TokenTensors(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def rows(self, index: slice | torch.Tensor | Sequence[int]) -> TokenTensors:
+        """Some rows, without columns that are padding in all of them: a micro-batch."""
+        length = int(self.attention_mask[index].sum(dim=1).max())
+        return TokenTensors(*(getattr(self, field.name)[index][:, :length] for field in fields(self)))
+
+
+def pack(rollouts: Sequence[Rollout], pad_id: int, *, keep_tail: bool = False) -> TokenTensors:
+    """Tokens of rollouts as tensors.
+
+    Args:
+        rollouts: B rollouts.
+        pad_id: Token id that fills the rows.
+        keep_tail: Keep what follows the last action, such as the last observation of an episode that was cut: a
+            critic needs it for the value after the end; a policy loss does not.
+
+    Raises:
+        ConfigError: No rollout.
+    """
+    import torch
+
+    if not rollouts:
+        raise ConfigError("a batch needs at least one rollout; got none")
+    lengths = [_length(rollout, keep_tail) for rollout in rollouts]
+    shape = (len(rollouts), max(lengths))
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    turn_ids = torch.full(shape, CONTEXT, dtype=torch.int64)
+    logprobs = torch.zeros(shape, dtype=torch.float32)
+    for row, (rollout, length) in enumerate(zip(rollouts, lengths, strict=True)):
+        history = rollout.tokens
+        input_ids[row, :length] = torch.tensor(history.ids[:length])
+        attention_mask[row, :length] = 1
+        turn_ids[row, :length] = torch.tensor(history.turn_ids[:length])
+        logprobs[row, :length] = torch.tensor(history.logprobs[:length])
+    return TokenTensors(input_ids, attention_mask, turn_ids, turn_ids >= 0, logprobs)
+
+
+def _length(rollout: Rollout, keep_tail: bool) -> int:
+    turn_ids = rollout.tokens.turn_ids
+    length = len(turn_ids)
+    while not keep_tail and length > 1 and turn_ids[length - 1] == CONTEXT:
+        length -= 1
+    return length
+
+
+def token_advantages(advantages: NDArray[np.float64], turn_ids: torch.Tensor) -> torch.Tensor:
+    """Hand each sampled token its turn's advantage.
+
+    Args:
+        advantages: ``(B, T)``.
+        turn_ids: ``(B, L)``.
+
+    Returns:
+        ``(B, L)`` float32, 0 where ``turn_ids`` is -1.
+
+    Raises:
+        ConfigError: Shapes that do not fit together.
+    """
+    import torch
+
+    if len(advantages) != len(turn_ids) or int(turn_ids.max()) >= advantages.shape[1]:
+        raise ConfigError(
+            f"advantages {advantages.shape} do not cover turn_ids {tuple(turn_ids.shape)}, "
+            f"whose last turn is {int(turn_ids.max())}"
+        )
+    by_turn = torch.as_tensor(advantages, dtype=torch.float32, device=turn_ids.device)
+    return by_turn.gather(1, turn_ids.clamp(min=0)).masked_fill(turn_ids < 0, 0.0)

@@ -1,0 +1,79 @@
+"""What every sampler speaks: token ids and seeds in; ids, log-probabilities and the weights' version out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from agents.tokens import TokenHistory
+from toolenv.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample.
+
+    There is no top-p, top-k or penalty on purpose: they change the distribution that tokens come from, and the ratio
+    of new to old policy would be wrong by the mass they cut away.
+
+    Attributes:
+        max_new_tokens: Longest action, in tokens.
+        temperature: Divides the logits, for the draw and for the recorded log-probabilities.
+        stop: An action ends with the token in which one of these strings is complete.
+        greedy: Take the likeliest token instead of a draw: for evaluation.
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, not {self.max_new_tokens!r}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, not {self.temperature!r}; for no randomness use greedy=True")
+        if isinstance(self.stop, str) or "" in self.stop:
+            raise ConfigError(f"stop must be a tuple of non-empty strings, not {self.stop!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One action, as it was sampled.
+
+    Attributes:
+        ids: Sampled token ids, the end token included where one was sampled.
+        logprobs: Log-probability of each under the sampling distribution (after the temperature).
+        text: What the ids say, without the end token. A stop string that ends inside the last token does not cut it.
+        finish_reason: ``"stop"`` (end token or stop string) or ``"length"`` (cut by ``max_new_tokens``).
+        version: Version of the weights that sampled it.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+    version: int = 0
+
+
+class Sampler(Protocol):
+    """Draws actions from a policy."""
+
+    def generate(self, prompts: Sequence[TokenHistory], *, seeds: Sequence[int]) -> list[Generation]:
+        """Draw one action for each history.
+
+        Args:
+            prompts: Histories that end where the policy goes on writing.
+            seeds: One seed a prompt. What is drawn for a prompt depends on it and its seed, not on its neighbours.
+
+        Returns:
+            One generation a prompt, in order.
+
+        Raises:
+            SamplerError: The model or its server could not answer.
+        """
+        ...

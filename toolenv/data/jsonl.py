@@ -1,0 +1,178 @@
+"""Tasks from question files: JSONL, or a JSON array, plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolenv.episode import Task, TaskSet, task_from_json
+from toolenv.errors import DataError
+
+QUESTION = ("question", "prompt")
+ANSWERS = ("answers", "answer", "golden_answers")
+ID = ("id", "_id", "qid", "idx")
+TASK_FIELDS = ("gold_calls", "functions", "history", "metadata")
+
+
+def load_tasks(path: str | Path) -> TaskSet:
+    """Read tasks from a question file.
+
+    A record holds the question (``question`` or ``prompt``), the accepted answers (``answers``, ``answer`` or
+    ``golden_answers``: a text, a number or a list of them), and where it likes an ``id``, ``gold_passages`` (ids, or
+    a list of ids a hop) and the other fields of ``Task``. Answers may be missing where ``gold_calls`` or ``functions``
+    are given. Further fields are ignored. Without an id, a task is named after its file and line.
+
+    Args:
+        path: A ``.jsonl`` or ``.json`` file, or one of these with ``.gz``.
+
+    Raises:
+        DataError: A record that is not a task; the message names file, line and reason.
+    """
+    path = Path(path)
+    stem = path.name.split(".")[0]
+    seen: dict[str, str] = {}
+    tasks = []
+    for where, number, record in read_records(path):
+        task = _task(record, f"{stem}-{number}", where)
+        if task.id in seen:
+            raise DataError(f"{where}: the id {task.id!r} stands already at {seen[task.id]}; ids must be unique")
+        seen[task.id] = where
+        tasks.append(task)
+    return TaskSet(tasks, name=str(path))
+
+
+def read_records(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """The JSON objects of a JSONL file, lazily, or of a file that is one JSON array.
+
+    Yields:
+        Where the object stands, for errors; its number from 1 (line, or item of the array); and the object.
+
+    Raises:
+        DataError: The file cannot be read, or something in it is not a JSON object.
+    """
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        if number == 1 and line.lstrip().startswith("["):
+            yield from _array_items(path)
+            return
+        if line.strip():
+            yield where, number, _object(_parse(line, where), where)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 text file, plain or gzipped, numbered from 1, lazily.
+
+    Raises:
+        DataError: The file cannot be opened or unpacked, or a line is not UTF-8.
+    """
+    path = Path(path)
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}, after line {number}: cannot be read: {error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file, plain or gzipped.
+
+    Raises:
+        DataError: The file cannot be read or is not JSON.
+    """
+    return _parse("".join(line for _, line in read_lines(path)), str(path))
+
+
+def text_of(record: Mapping[str, Any], names: Sequence[str], where: str, default: str | None = None) -> str:
+    """The text in the first of these fields that the record has.
+
+    Args:
+        record: A JSON object.
+        names: Names of the field, the preferred one first.
+        where: Where the record stands, for errors.
+        default: What to return where the record has none of the fields; ``None``: that is an error.
+
+    Raises:
+        DataError: No such field, or not a text, a blank text, or one with lone surrogates.
+    """
+    name = next((name for name in names if record.get(name) is not None), None)
+    if name is None:
+        if default is not None:
+            return default
+        known = ", ".join(repr(key) for key in list(record)[:8])
+        raise DataError(f"{where}: needs a field {' or '.join(repr(n) for n in names)}; it has {known or 'no field'}")
+    return _text(record[name], f"{where}: field {name!r}")
+
+
+def _task(record: Mapping[str, Any], default_id: str, where: str) -> Task:
+    fields = {name: record[name] for name in TASK_FIELDS if record.get(name) is not None}
+    fields["id"] = _id(record, default_id, where)
+    fields["prompt"] = text_of(record, QUESTION, where)
+    fields["gold_passages"] = _gold_passages(record.get("gold_passages") or (), where)
+    name = next((name for name in ANSWERS if record.get(name) is not None), None)
+    if name is not None:
+        values = record[name] if isinstance(record[name], list) else [record[name]]
+        fields["answers"] = tuple(dict.fromkeys(_text(v, f"{where}: field {name!r}") for v in values))
+    if not fields.get("answers") and not ("gold_calls" in fields or "functions" in fields):
+        raise DataError(f"{where}: the task has no answer; give at least one in 'answers'")
+    try:
+        return task_from_json(fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: not a task: {error}") from error
+
+
+def _id(record: Mapping[str, Any], default: str, where: str) -> str:
+    value = next((record[name] for name in ID if record.get(name) is not None), default)
+    return _text(value, f"{where}: field 'id'")
+
+
+def _gold_passages(value: Any, where: str) -> list[list[str]]:
+    where = f"{where}: field 'gold_passages'"
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where} must be a list of passage ids, or of a list of them a hop; got {_short(value)}")
+    return [[_text(i, where) for i in (hop if isinstance(hop, list) else [hop])] for hop in value]
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{where} must be a text; got {_short(value)}")
+    if not value.strip():
+        raise DataError(f"{where} is blank")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds a lone surrogate at character {error.start}, which is not text") from error
+    return value
+
+
+def _array_items(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for number, item in enumerate(read_json(path), start=1):
+        where = f"{path}, item {number}"
+        yield where, number, _object(item, where)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error}): {_short(text.strip())}") from error
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: must be a JSON object; got {_short(value)}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return ascii(text if len(text) <= 60 else text[:57] + "...")

@@ -1,4 +1,4 @@
-"""Every example runs: the Python blocks of README.md and docs/, and the examples in docstrings."""
+"""Every example runs: the Python blocks of README.md, CONTRIBUTING.md and docs/, and the examples in docstrings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from toolenv.errors import MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n\s*)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )

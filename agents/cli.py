@@ -1,0 +1,186 @@
+"""The console script ``toolenv``: each command's modules are imported when the command runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toolenv.errors import ConfigError, MissingExtraError, ToolEnvError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Words after ``toolenv``; ``None``: those of the process.
+
+    Returns:
+        Exit status: 0, 1 (the command failed), 2 (wrong usage, or an extra is missing), 130 (interrupted).
+
+    Example:
+        >>> main(["eval", "--env-id", "ToolSearchQA-v0", "--episodes", "0"])
+        2
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return int({"fetch": _fetch, "eval": _eval, "train": _train}[options.command](options, rest) or 0)
+    except KeyboardInterrupt:
+        return _say("interrupted", EXIT_INTERRUPTED)
+    except (MissingExtraError, ConfigError) as error:
+        return _say(str(error), EXIT_USAGE)
+    except ModuleNotFoundError as error:
+        return _say(f"{error.name!r} is not installed; run: pip install 'toolenv[all]'", EXIT_USAGE)
+    except ToolEnvError as error:
+        return _say(str(error), EXIT_FAILED)
+
+
+def _say(message: str, status: int) -> int:
+    print(f"toolenv: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="toolenv", description="Environments and rewards for agents that use tools.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="fetch pinned real data; without a name: list what there is")
+    fetch.add_argument("name", nargs="?", help="what to fetch")
+
+    play = commands.add_parser(
+        "eval",
+        help="run a real model through an environment",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    play.add_argument("--env-id", required=True, help="such as ToolSearchQA-v0")
+    play.add_argument(
+        "--model", default="smollm2-135m", help="nano, smollm2-135m, a folder, a .gguf file or a hub name"
+    )
+    play.add_argument("--episodes", type=int, default=20, help="how many tasks, each played once")
+    play.add_argument("--output", type=Path, default=Path("runs/eval"), help="folder for episodes.jsonl, summary.json")
+    play.add_argument("--split", default="test", help="split of the bundled tasks")
+    play.add_argument("--tasks", help="a JSONL file of your own tasks instead of the bundled ones")
+    play.add_argument("--format", help="how the model speaks: hermes, search_r1, torl, toolrl (not given: the model's)")
+    play.add_argument("--seed", type=int, default=0, help="chooses the tasks and what is sampled")
+    play.add_argument("--num-envs", type=int, default=8, help="episodes played at once")
+    play.add_argument("--greedy", action="store_true", help="take the likeliest token instead of a draw")
+    play.add_argument("--temperature", type=float, default=1.0, help="of the draw")
+    play.add_argument("--max-new-tokens", type=int, default=256, help="longest turn")
+    play.add_argument("--max-tokens", type=int, default=4096, help="longest conversation")
+    play.add_argument("--device", default="auto", help="as torch names it")
+
+    commands.add_parser("train", add_help=False, help="train with GRPO; 'toolenv train --help' lists its settings")
+    return parser
+
+
+def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from toolenv.data.assets import ASSETS, fetch
+
+    if options.name is None:
+        for name, asset in sorted(ASSETS.items()):
+            print(f"{name:16} {asset.version:12} {asset.size_mb:7.1f} MB  {asset.licence}")
+        return
+    print(fetch(options.name))
+
+
+def _train(_: argparse.Namespace, rest: Sequence[str]) -> Any:
+    from agents.grpo import main as train
+
+    return train(list(rest))
+
+
+def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if options.episodes < 1 or options.num_envs < 1:
+        raise ConfigError("--episodes and --num-envs must be at least 1")
+    from agents.evaluate import evaluate
+    from agents.models import load_model
+    from agents.sampling import SamplingParams
+    from agents.sampling.hf import HFSampler
+    from agents.tokens import ConversationEncoder
+    from toolenv.episode import write_episodes
+
+    envs = _make_envs(options)
+    try:
+        format = envs.envs[0].format
+        print(f"loading {options.model}", file=sys.stderr)
+        model, tokenizer = load_model(options.model, device=options.device)
+        params = SamplingParams(options.max_new_tokens, options.temperature, tuple(format.stop), options.greedy)
+        played, summary = evaluate(
+            HFSampler(model, tokenizer, params),
+            envs,
+            options.episodes,
+            encoder=ConversationEncoder(tokenizer, format),
+            seed=options.seed,
+            max_tokens=options.max_tokens,
+            progress=_show_progress,
+        )
+    finally:
+        envs.close()
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "episodes.jsonl"
+    write_episodes(path, [rollout.episode for rollout in played.rollouts])
+    _write_summary(options, summary, len(played.dropped))
+    print(f"{options.env_id}, {options.model}: {summary}")
+    for seed, reason in played.dropped:
+        print(f"dropped task {seed}: {reason}", file=sys.stderr)
+    print(f"episodes: {path}")
+
+
+def _make_envs(options: argparse.Namespace) -> Any:
+    import gymnasium as gym
+
+    import toolenv  # noqa: F401  registers the ids
+
+    settings: dict[str, Any] = {"tasks": options.tasks} if options.tasks else {"split": options.split}
+    if options.model == "nano":
+        from agents.nano import ENV_KWARGS, nano_format
+
+        settings = {**settings, **ENV_KWARGS, "format": nano_format()}
+    if options.format:
+        settings["format"] = options.format
+    try:
+        return gym.make_vec(
+            options.env_id,
+            num_envs=min(options.num_envs, options.episodes),
+            autoreset_mode="Disabled",
+            **settings,
+        )
+    except gym.error.Error as error:
+        raise ConfigError(f"--env-id {options.env_id}: {error}") from error
+
+
+def _show_progress(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\r{done}/{total} episodes", end=end, file=sys.stderr, flush=True)
+
+
+def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> None:
+    record = {
+        "env_id": options.env_id,
+        "model": str(options.model),
+        "seed": options.seed,
+        "episodes": summary.episodes,
+        "dropped": dropped,
+        "successes": summary.successes,
+        "success_rate": summary.success_rate,
+        "interval_95": list(summary.interval),
+        "mean_score": summary.mean_score,
+        "calls_per_episode": summary.calls_per_episode,
+        "turns_per_episode": summary.turns_per_episode,
+        "reasons": summary.reasons,
+    }
+    (options.output / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

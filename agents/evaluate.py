@@ -1,0 +1,172 @@
+"""Evaluate a policy: each task at most once, and a success rate with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.rollout import CollectResult, Progress, collect
+from agents.sampling.base import Sampler
+from agents.tokens import ConversationEncoder
+from rewards import OutcomeFn, RewardFn, score_episodes
+from toolenv.episode import Episode
+from toolenv.errors import ConfigError
+from toolenv.seeding import rng
+from toolenv.vector import ToolVectorEnv
+
+Z_95 = 1.959964
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Interval of a success rate, good for few trials and for rates near 0 or 1.
+
+    Args:
+        successes: How many of the trials succeeded.
+        trials: How many there were, at least 1.
+        z: Quantile of the normal distribution; the default makes a 95 % interval.
+
+    Raises:
+        ConfigError: No trial, or more successes than trials.
+
+    Source:
+        E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
+
+    Example:
+        >>> low, high = wilson_interval(8, 10)
+        >>> f"{low:.3f} {high:.3f}"
+        '0.490 0.943'
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ConfigError(f"an interval needs trials >= 1 and 0 <= successes <= trials; got {successes} of {trials}")
+    rate = successes / trials
+    centre = rate + z * z / (2 * trials)
+    spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an evaluation came to.
+
+    Attributes:
+        episodes: How many ended.
+        successes: How many of them scored 1.
+        mean_score: Mean score of the outcome.
+        calls_per_episode: Mean number of calls that the model wrote.
+        turns_per_episode: Mean number of turns.
+        reasons: Why episodes ended, and how many did so.
+    """
+
+    episodes: int
+    successes: int
+    mean_score: float
+    calls_per_episode: float
+    turns_per_episode: float
+    reasons: dict[str, int]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of episodes that scored 1."""
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the success rate."""
+        return wilson_interval(self.successes, self.episodes)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
+        return (
+            f"success {self.successes}/{self.episodes} = {self.success_rate:.3f} (95 % interval {low:.3f} to "
+            f"{high:.3f}), {self.calls_per_episode:.2f} calls and {self.turns_per_episode:.2f} turns an episode; "
+            f"ended by: {reasons}"
+        )
+
+
+def summarise(episodes: Sequence[Episode], reward: RewardFn | None = None) -> Summary:
+    """Score finished episodes and count.
+
+    Args:
+        episodes: Finished episodes, at least one.
+        reward: What decides success, at an episode's last turn: 1 is success. ``None``: ``OutcomeFn()``, which grades
+            each environment as it is made for.
+
+    Raises:
+        ConfigError: No episode.
+        RewardError: The reward could not score one, or had no opinion on a last turn.
+    """
+    if not episodes:
+        raise ConfigError("there is no episode to summarise; were all dropped?")
+    scores = np.array([column[-1] for column in score_episodes(reward or OutcomeFn(), episodes)])
+    return Summary(
+        episodes=len(episodes),
+        successes=int((scores >= 1.0).sum()),
+        mean_score=float(scores.mean()),
+        calls_per_episode=float(np.mean([episode.num_calls for episode in episodes])),
+        turns_per_episode=float(np.mean([len(episode.turns) for episode in episodes])),
+        reasons=dict(Counter(str(episode.reason) for episode in episodes)),
+    )
+
+
+def choose_tasks(available: int, count: int, seed: int) -> list[int]:
+    """Indices of ``count`` different tasks, drawn by the seed.
+
+    Raises:
+        ConfigError: More than there are.
+
+    Example:
+        >>> sorted(choose_tasks(3, 3, seed=0))
+        [0, 1, 2]
+    """
+    if not 1 <= count <= available:
+        raise ConfigError(f"asked for {count} different tasks; the task set has {available}")
+    return [int(index) for index in rng(seed, "evaluate").permutation(available)[:count]]
+
+
+def evaluate(
+    sampler: Sampler,
+    envs: ToolVectorEnv,
+    count: int,
+    *,
+    encoder: ConversationEncoder,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    reward: RewardFn | None = None,
+    progress: Progress | None = None,
+) -> tuple[CollectResult, Summary]:
+    """Play ``count`` different tasks once each, and summarise.
+
+    Two policies evaluated with one seed play the same tasks.
+
+    Args:
+        sampler: The policy.
+        envs: Environments with ``autoreset_mode=DISABLED``.
+        count: How many tasks.
+        encoder: As for ``collect``.
+        seed: Chooses the tasks and what is sampled.
+        max_tokens: As for ``collect``.
+        reward: As for ``summarise``.
+        progress: As for ``collect``.
+
+    Raises:
+        ConfigError: More tasks than there are, or no episode was left.
+    """
+    tasks = choose_tasks(len(envs.envs[0].tasks), count, seed)
+    played = collect(
+        sampler,
+        envs,
+        seeds=tasks,
+        encoder=encoder,
+        sampler_seed=seed,
+        tasks=tasks,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
+    return played, summarise([rollout.episode for rollout in played.rollouts], reward)

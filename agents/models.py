@@ -1,0 +1,106 @@
+"""Load a language model by name: a folder, a GGUF file, a fetched asset, the nano policy, or a model hub's name."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+from toolenv.errors import ConfigError
+from toolenv.extras import require
+
+FETCHED = ("smollm2-135m",)
+"""Names that ``toolenv.data.assets`` fetches on first use."""
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Precision = "bfloat16") -> tuple[Any, Any]:
+    """A causal language model, ready to generate, and its tokenizer.
+
+    Args:
+        name_or_path: ``"nano"`` (the policy that ships with the package), ``"smollm2-135m"`` (fetched once), a folder
+            in transformers' layout, a ``.gguf`` file or a folder that holds one. Any other name is a model hub's, and
+            is downloaded from there: nothing else reaches a hub.
+        device: As torch names it; ``"auto"``: CUDA where there is one.
+        precision: Of the weights; the nano policy is always float32.
+
+    Returns:
+        Model (in evaluation mode) and tokenizer, as transformers gives them. The model can be trained and saved, also
+        where it came from a GGUF file.
+
+    Raises:
+        MissingExtraError: torch, transformers or gguf is not installed.
+        ConfigError: The path holds no model.
+
+    Example:
+        >>> load_model("/no/such/model.gguf")
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: there is no model at /no/such/model.gguf; give a folder, a .gguf file, or a name
+    """
+    if name_or_path == "nano":
+        from agents.nano import load_nano
+
+        model, tokenizer = load_nano()
+        return model.to(_device(device)), tokenizer
+    source = _find(name_or_path)
+    torch = require("torch", "train")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if isinstance(source, Path) and source.suffix == ".gguf":
+        model, tokenizer = _load_gguf(source)
+    else:
+        transformers = require("transformers", "train")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    return model.to(_device(device), dtype).eval(), tokenizer
+
+
+def _find(name_or_path: str | Path) -> Path | str:
+    """The folder or GGUF file, or the name itself where it is a hub's."""
+    if name_or_path in FETCHED:
+        from toolenv.data.assets import fetch
+
+        path = fetch(str(name_or_path))
+    else:
+        path = Path(name_or_path)
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return path
+        files = sorted(path.glob("*.gguf"))
+        if len(files) == 1:
+            return files[0]
+        raise ConfigError(f"{path} holds no config.json and {len(files)} .gguf files; name one model")
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    looks_like_a_path = path.is_absolute() or path.suffix == ".gguf" or str(name_or_path).startswith(".")
+    if path.exists() or looks_like_a_path:
+        raise ConfigError(f"there is no model at {path}; give a folder, a .gguf file, or a name")
+    return str(name_or_path)
+
+
+def _load_gguf(path: Path) -> tuple[Any, Any]:
+    """A plain float32 model with the de-quantised weights of a GGUF file.
+
+    transformers marks what it loads from GGUF as quantised, and then refuses to save it. So the weights move to a
+    fresh model of the same configuration, which trains and saves like any other.
+    """
+    require("gguf", "train")
+    require("accelerate", "train")
+    torch = require("torch", "train")
+    transformers = require("transformers", "train")
+    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    packed = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = copy.deepcopy(packed.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(packed.state_dict())
+    model.generation_config = packed.generation_config
+    return model, tokenizer
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if require("torch", "train").cuda.is_available() else "cpu"

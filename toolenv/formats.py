@@ -104,7 +104,8 @@ class Hermes:
         "You may call these functions, given as JSON schemas inside <tools></tools>:\n<tools>\n$tools\n</tools>\n"
         "To call one, write a JSON object with its name and arguments inside <tool_call></tool_call>, for example:\n"
         '<tool_call>\n{"name": "function-name", "arguments": {"argument-name": "value"}}\n</tool_call>\n'
-        "Results come back inside <tool_response></tool_response>. You may make several calls in one turn."
+        "Results come back inside <tool_response></tool_response>. You may make several calls in one turn. "
+        "When you are done, write the final answer inside <answer></answer>."
     )
 
     def __init__(self, system: str | Path = SYSTEM, lenient: bool = True) -> None:

@@ -60,7 +60,7 @@ def _find(name_or_path: str | Path) -> Path | str:
     if name_or_path in FETCHED:
         from toolenv.data.assets import fetch
 
-        path = fetch(str(name_or_path))
+        path = Path(fetch(str(name_or_path)))
     else:
         path = Path(name_or_path)
     if path.is_dir():

@@ -80,10 +80,12 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
         exec(compile(padded, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.reason is not None], ids=str)
-def test_a_block_that_is_not_run_says_why(block: Block) -> None:
-    compile(block.code, str(block), "exec")
-    pytest.skip(str(block.reason))
+if any(block.reason for block in BLOCKS):
+
+    @pytest.mark.parametrize("block", [b for b in BLOCKS if b.reason is not None], ids=str)
+    def test_a_block_that_is_not_run_says_why(block: Block) -> None:
+        compile(block.code, str(block), "exec")
+        pytest.skip(str(block.reason))
 
 
 @pytest.mark.core

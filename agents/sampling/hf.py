@@ -7,7 +7,7 @@ and the keys and values of a turn serve the next turn of the episode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -18,6 +18,9 @@ from agents.sampling.base import Generation, SamplingParams
 from agents.sampling.kv import CachedRow, KVBatch
 from agents.tokens import TokenHistory, end_ids
 from toolenv.errors import ConfigError, SamplerError
+
+PREFILL_TOKENS = 4096
+"""New tokens of prompts that one forward pass runs: what a processor's cache holds, and enough for a GPU."""
 
 
 @dataclass(slots=True)
@@ -89,26 +92,32 @@ class HFSampler:
 
     def _prefill(self, prompts: Sequence[TokenHistory]) -> tuple[KVBatch, torch.Tensor]:
         """Run what is new in each prompt, once for equal prompts; returns the cache and logits ``(B, V)``."""
+        self._forget_stale()
+        distinct = {tuple(prompt.ids): prompt for prompt in prompts}
+        cached = {ids: self._lookup(prompt) for ids, prompt in distinct.items()}
+        self._cached.clear()
+        rows: dict[tuple[int, ...], CachedRow] = {}
+        logits: dict[tuple[int, ...], torch.Tensor] = {}
+        for chunk in _chunks(cached):
+            news = [list(ids[len(row.ids) if row else 0 :]) for ids, row in chunk]
+            longest = max(map(len, news))
+            batch = KVBatch.from_rows([row for _, row in chunk], self._num_layers, longest, self.model.device)
+            padded = torch.tensor([[0] * (longest - len(new)) + new for new in news])
+            mask = torch.tensor([[0] * (longest - len(new)) + [1] * len(new) for new in news])
+            output = self._forward(batch, padded, mask)
+            for place, (ids, _) in enumerate(chunk):
+                rows[ids], logits[ids] = batch.row(place, list(ids)), output[place]
+        keys = [tuple(prompt.ids) for prompt in prompts]
+        room = self.params.max_new_tokens
+        batch = KVBatch.from_rows([rows[ids] for ids in keys], self._num_layers, room, self.model.device)
+        return batch, torch.stack([logits[ids] for ids in keys])
+
+    def _forget_stale(self) -> None:
+        """Drop what other weights computed; writes to a tensor in place are counted by the tensor."""
         stamp = (self.version, sum(parameter._version for parameter in self.model.parameters()))
         if stamp != self._stamp or not self.reuse:
             self._cached.clear()
         self._stamp = stamp
-        places: dict[tuple[int, ...], int] = {}
-        of_prompt = [places.setdefault(tuple(prompt.ids), len(places)) for prompt in prompts]
-        distinct = [prompts[of_prompt.index(place)] for place in range(len(places))]
-        cached = [self._lookup(prompt) for prompt in distinct]
-        news = [p.ids[len(c.ids) if c else 0 :] for p, c in zip(distinct, cached, strict=True)]
-        longest = max(map(len, news))
-        shared = len(places) < len(prompts)
-        room = longest + (0 if shared else self.params.max_new_tokens)
-        batch = KVBatch.from_rows(cached, self._num_layers, room, self.model.device)
-        self._cached.clear()
-        ids = torch.tensor([[0] * (longest - len(new)) + new for new in news])
-        mask = torch.tensor([[0] * (longest - len(new)) + [1] * len(new) for new in news])
-        logits = self._forward(batch, ids, mask)
-        if shared:
-            batch, logits = batch.select(of_prompt, self.params.max_new_tokens), logits[of_prompt]
-        return batch, logits
 
     def _decode(
         self, prompts: Sequence[TokenHistory], rows: Sequence[_Row], batch: KVBatch, logits: torch.Tensor
@@ -183,6 +192,24 @@ class HFSampler:
         spoken = row.ids[:-1] if row.ids[-1] in self.end_ids else row.ids
         text = self.tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return Generation(tuple(row.ids), tuple(row.logprobs), text, row.finish_reason, self.version)
+
+
+def _chunks(
+    cached: Mapping[tuple[int, ...], CachedRow | None],
+) -> Iterator[list[tuple[tuple[int, ...], CachedRow | None]]]:
+    """Prompts of similar length together, in chunks of some ``PREFILL_TOKENS`` new tokens."""
+
+    def new_tokens(item: tuple[tuple[int, ...], CachedRow | None]) -> int:
+        ids, row = item
+        return len(ids) - (len(row.ids) if row else 0)
+
+    chunk: list[tuple[tuple[int, ...], CachedRow | None]] = []
+    for item in sorted(cached.items(), key=new_tokens):
+        if chunk and (len(chunk) + 1) * new_tokens(item) > PREFILL_TOKENS:
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    yield chunk
 
 
 class _StopStrings:

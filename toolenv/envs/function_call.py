@@ -1,0 +1,195 @@
+"""Function calling: every task brings its own functions, with scripted results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gymnasium.vector import AutoresetMode
+
+from toolenv.data.functions import function_tasks, read_function_tasks
+from toolenv.env import ToolEnv
+from toolenv.episode import Task, TaskSet
+from toolenv.errors import ConfigError
+from toolenv.formats import Parsed
+from toolenv.grading.calls import Accepted, accept_only, match_calls
+from toolenv.messages import ToolCall
+from toolenv.tools import Tool
+from toolenv.vector import ToolVectorEnv
+
+MAX_TURNS = 6
+
+
+class ScriptedFunction:
+    """A function that a task offers: it looks its result up in the task's script.
+
+    A call that the script does not hold gets a result that says only that it was done, and is the same every time.
+
+    Args:
+        schema: JSON schema of the function.
+        script: Accepted arguments and result, in order of preference.
+
+    Example:
+        >>> schema = {"name": "f", "parameters": {"properties": {"city": {"type": "string"}}}}
+        >>> f = ScriptedFunction(schema, [({"city": ["New York", "NYC"]}, '{"sky": "clear"}')])
+        >>> f(city="NYC")
+        '{"sky": "clear"}'
+        >>> f(city="Lyon")
+        '{"status": "ok", "received": {"city": "Lyon"}}'
+    """
+
+    def __init__(self, schema: Mapping[str, Any], script: Sequence[tuple[Accepted, str]] = ()) -> None:
+        self.name: str = schema["name"]
+        self.schema = schema
+        self.script = tuple(script)
+
+    def __call__(self, /, **arguments: Any) -> str:
+        """The scripted result, or the one that only says that it was done."""
+        call = ToolCall(self.name, arguments)
+        for accepted, content in self.script:
+            if match_calls([call], [ToolCall(self.name)], [accepted], [self.schema]):
+                return content
+        return json.dumps({"status": "ok", "received": arguments})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScriptedFunction:
+        return self
+
+
+class FunctionCallEnv(ToolEnv):
+    """Call the right functions with the right arguments, then reply.
+
+    Every task offers functions of its own: ``task.functions``. A turn without a call is the reply that ends the
+    episode, marked as an answer or not; so a task that no offered function fits is solved by a plain reply. With the
+    format ``hermes`` this means that any text without ``<tool_call>`` tags ends the episode, unless it is a lone JSON
+    call, which is read leniently. A turn whose call cannot be read is told so and does not end it.
+
+    ``task.metadata`` may hold ``accepted`` (for each gold call, the accepted values of each parameter, see
+    ``toolenv.grading.calls``) and ``results`` (``[{"call": {"name", "arguments"}, "content"}]``).
+
+    Args:
+        tasks: What may be asked: a ``TaskSet``, a path to a JSON or JSONL file, or ``None`` for the bundled tasks.
+        split: Split of the bundled tasks: ``"train"``, ``"validation"`` or ``"test"``.
+        format: How the model speaks; it must be able to name a function, as ``"hermes"`` and ``"toolrl"`` are.
+        **kwargs: As for ``ToolEnv``.
+
+    Raises:
+        ConfigError: A format that cannot name functions, or a task without any.
+        DataError: A task file that cannot be read.
+
+    Example:
+        >>> env = FunctionCallEnv()
+        >>> observation, info = env.reset(seed=1)
+        >>> call = env.episode.task.gold_calls[0]
+        >>> env.step(env.format.write_call(call))[4]["num_calls"]
+        1
+    """
+
+    grading = "calls"
+    instruction: ClassVar[str] = (
+        "Help the user by calling the functions below. Call only what the request needs, with the values that it "
+        "gives. If no function fits, say so without calling any. When all is done, reply to the user."
+    )
+
+    def __init__(
+        self,
+        tasks: Sequence[Task] | str | Path | None = None,
+        split: str = "train",
+        *,
+        format: Any = "hermes",
+        **kwargs: Any,
+    ) -> None:
+        self._functions: tuple[Task | None, Mapping[str, Tool]] = (None, {})
+        loaded = _load(tasks, split)
+        bare = next((task.id for task in loaded if not task.functions), None)
+        if bare is not None:
+            raise ConfigError(f"task {bare!r} offers no function; a function-calling task needs at least one")
+        super().__init__(loaded, format=format, **kwargs)
+        call = self._example_call()
+        if [c.name for c in self.format.parse(self.format.write_call(call)).calls] != [call.name]:
+            raise ConfigError(f"format {self.format.name!r} cannot name a function; use 'hermes' or 'toolrl'")
+
+    def tools_for(self, task: Task) -> Mapping[str, Tool]:
+        """The functions of this task."""
+        if self._functions[0] is not task:
+            self._functions = (task, scripted_functions(task))
+        return self._functions[1]
+
+    def final_answer(self, parsed: Parsed) -> str | None:
+        """The marked answer, or the plain reply of a turn without calls."""
+        if parsed.calls or parsed.error is not None:
+            return None
+        return parsed.answer if parsed.answer is not None else parsed.reply or None
+
+    def example_actions(self) -> tuple[str, ...]:
+        """Texts that reach every path; functions differ from task to task, so a valid call is valid for some."""
+        names = sorted({schema["name"] for task in self.tasks for schema in task.functions})
+        calls: dict[str, ToolCall] = {}
+        for call in (call for task in self.tasks for call in task.gold_calls):
+            calls.setdefault(call.name, call)
+        return (
+            *(self.format.write_call(call) for call in calls.values()),
+            "None of these functions fits.",
+            self.format.write_answer("It is done."),
+            '<tool_call>{"name": "get_weather", "arguments": {"city": </tool_call>',
+            self.format.write_call(ToolCall(names[0][:-1] + "x", {})),
+            self.format.write_call(ToolCall(names[0], {"no_such_argument": 1})),
+        )
+
+    def _example_call(self) -> ToolCall:
+        gold = (call for task in self.tasks for call in task.gold_calls)
+        return next(gold, ToolCall(self.tasks[0].functions[0]["name"]))
+
+
+def scripted_functions(task: Task) -> dict[str, Tool]:
+    """The functions of a task as tools, by name."""
+    accepted = task.metadata.get("accepted") or [accept_only(call.arguments) for call in task.gold_calls]
+    values = {_key(call): entry for call, entry in zip(task.gold_calls, accepted, strict=True)}
+    scripts: dict[str, list[tuple[Accepted, str]]] = {}
+    for entry in task.metadata.get("results", ()):
+        call = ToolCall(**entry["call"])
+        accepts = values.get(_key(call)) or accept_only(call.arguments)
+        scripts.setdefault(call.name, []).append((accepts, entry["content"]))
+    return {s["name"]: ScriptedFunction(s, scripts.get(s["name"], ())) for s in task.functions}
+
+
+def make_vec(
+    num_envs: int = 1,
+    *,
+    max_episode_steps: int | None = MAX_TURNS,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    tasks: Sequence[Task] | str | Path | None = None,
+    split: str = "train",
+    **kwargs: Any,
+) -> ToolVectorEnv:
+    """Vectorised function calling: what ``gym.make_vec`` calls.
+
+    Args:
+        num_envs: How many environments; they share their tasks.
+        max_episode_steps: Cut each episode after so many turns.
+        autoreset_mode: As for ``ToolVectorEnv``.
+        tasks: As for ``FunctionCallEnv``.
+        split: As for ``FunctionCallEnv``.
+        **kwargs: As for ``FunctionCallEnv``.
+
+    Example:
+        >>> make_vec(2).reset(seed=0)[1]["_task_id"].tolist()
+        [True, True]
+    """
+    shared = _load(tasks, split)
+    if max_episode_steps is not None:
+        kwargs.setdefault("max_turns", max_episode_steps)
+    return ToolVectorEnv([lambda: FunctionCallEnv(shared, **kwargs)] * num_envs, autoreset_mode)
+
+
+def _load(tasks: Sequence[Task] | str | Path | None, split: str) -> TaskSet:
+    if tasks is None:
+        return function_tasks(split)
+    if isinstance(tasks, str | Path):
+        return read_function_tasks(tasks)
+    return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
+
+
+def _key(call: ToolCall) -> str:
+    return json.dumps([call.name, dict(call.arguments)], sort_keys=True)

@@ -1,0 +1,176 @@
+"""Whether a mathematical answer is right.
+
+Equal texts and plain numbers are compared here. Everything else goes to math-verify in a worker process, where an
+expression that explodes (``9**9**9**9``) is killed at its time limit, whatever thread asked.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+from toolenv.errors import SandboxError
+from toolenv.formats import last_boxed
+from toolenv.sandbox.base import ExecJob, ExecResult
+from toolenv.sandbox.pool import SandboxPool
+from toolenv.sandbox.process import ProcessSandbox
+
+TIMEOUT_S = 5.0
+MAX_CHARS = 1_000
+CACHE_SIZE = 100_000
+WORKERS = 2
+TOLERANCE = Fraction(1, 10**6)
+
+_CHECK = Path(__file__).with_name("math_check.py")
+_LOAD = (
+    f"import importlib.util, sys; spec = importlib.util.spec_from_file_location('math_check', {str(_CHECK)!r}); "
+    "module = importlib.util.module_from_spec(spec); sys.modules['math_check'] = module; "
+    "spec.loader.exec_module(module)"
+)
+_TRY = "import math_check as m; m.same(m.read('sqrt(2)/2'), m.read(r'\\frac{\\sqrt{2}}{2}'))"
+_PROGRAM = """
+import math_check
+gold = math_check.read({gold!a})
+print("gold read", flush=True)
+print(math_check.same(gold, math_check.read({answer!a})))
+"""
+
+_cache: dict[tuple[str, str], bool] = {}
+_cache_lock = threading.Lock()
+
+
+def math_equal(answer: str, gold: str) -> bool | None:
+    r"""Whether an answer equals the gold one, as mathematics.
+
+    LaTeX, plain numbers and expressions in Python's syntax are read. Answers of more than 1,000 characters are wrong.
+
+    Args:
+        answer: What the model wrote; nothing that it writes is trusted.
+        gold: The right answer.
+
+    Returns:
+        ``None`` where there is no verdict: the worker was lost, or the gold answer itself cannot be read in time.
+        An answer that takes longer than the time limit, or more than the memory limit, is wrong: ``False``.
+
+    Example:
+        >>> math_equal("0.5", "1/2"), math_equal("3", "4")
+        (True, False)
+        >>> math_equal("sqrt(2)/2", "\\frac{1}{\\sqrt{2}}")
+        True
+    """
+    return math_equal_batch([(answer, gold)])[0]
+
+
+def math_equal_batch(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """``math_equal`` of many ``(answer, gold)`` pairs, several at once.
+
+    Example:
+        >>> math_equal_batch([("7", "7"), ("8", "7")])
+        [True, False]
+    """
+    verdicts: dict[tuple[str, str], bool | None] = {}
+    for pair in pairs:
+        quick = quick_equal(*pair)
+        verdicts[pair] = _cache.get(pair) if quick is None else quick
+    unknown = [pair for pair, verdict in verdicts.items() if verdict is None]
+    if unknown:
+        found = dict(zip(unknown, _ask(unknown), strict=True))
+        verdicts.update(found)
+        with _cache_lock:
+            if len(_cache) > CACHE_SIZE:
+                _cache.clear()
+            _cache.update({pair: verdict for pair, verdict in found.items() if verdict is not None})
+    return [verdicts[pair] for pair in pairs]
+
+
+def quick_equal(answer: str, gold: str) -> bool | None:
+    r"""The verdict where no algebra is needed, else ``None``.
+
+    Example:
+        >>> quick_equal("$1,234$", "1234"), quick_equal("\\frac{2}{4}", "0.5"), quick_equal("x+1", "1+x")
+        (True, True, None)
+    """
+    answer, gold = plain(answer[: 2 * MAX_CHARS]), plain(gold)
+    if answer == gold:
+        return True
+    if not answer or len(answer) > MAX_CHARS:
+        return False
+    numbers = number(answer), number(gold)
+    if numbers[0] is None or numbers[1] is None:
+        return None
+    difference = abs(numbers[0] - numbers[1])
+    if "." in answer or "." in gold:  # a decimal may be rounded
+        return difference <= TOLERANCE * min(1, abs(numbers[1]))
+    return difference == 0
+
+
+_DROPPED = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\s+|\.$")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?\Z")
+_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})\Z")
+_RATIO = re.compile(r"([+-]?)(?:\\frac\{(-?\d{1,400})\}\{(-?\d{1,400})\}|(\d{1,400})/(\d{1,400}))\Z")
+
+
+def plain(text: str) -> str:
+    r"""An answer without its wrapping: ``\boxed``, dollar signs, spaces, a final dot.
+
+    Example:
+        >>> plain("$\\boxed{ \\dfrac{1}{2} }$.")
+        '\\frac{1}{2}'
+    """
+    text = text.strip()
+    boxed = last_boxed(text) if "\\boxed{" in text else None
+    if boxed is not None:
+        text = boxed
+    text = text.strip("$").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    return _DROPPED.sub("", _DROPPED.sub("", text))
+
+
+@lru_cache(maxsize=10_000)
+def number(text: str) -> Fraction | None:
+    r"""The value of an integer, decimal or fraction without wrapping, ``None`` where it is anything else.
+
+    Example:
+        >>> number("1,200"), number("-3/4"), number("2**10")
+        (Fraction(1200, 1), Fraction(-3, 4), None)
+    """
+    if _THOUSANDS.match(text):
+        text = text.replace(",", "")
+    if not text.isascii():  # \d takes digits of every script
+        return None
+    if _NUMBER.match(text):
+        return Fraction(text.rstrip(".") if text.endswith(".") else text)
+    ratio = _RATIO.match(text)
+    if ratio is None:
+        return None
+    above, below = (int(part) for part in ratio.groups()[1:] if part is not None)
+    if below == 0:
+        return None
+    return Fraction(-above if ratio.group(1) == "-" else above, below)
+
+
+def _ask(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """Verdicts of math-verify; a worker that is lost is asked once more."""
+    jobs = [ExecJob(_PROGRAM.format(answer=answer, gold=gold), TIMEOUT_S) for answer, gold in pairs]
+    pool = _pool()
+    results = pool.run(jobs)
+    lost = [i for i, result in enumerate(results) if isinstance(result, SandboxError)]
+    for i, result in zip(lost, pool.run([jobs[i] for i in lost]), strict=True):
+        results[i] = result
+    return [None if isinstance(result, SandboxError) else _verdict(result) for result in results]
+
+
+def _verdict(result: ExecResult) -> bool | None:
+    lines = result.stdout.split("\n")
+    if result.status == "ok":
+        return lines[1] == "True"
+    return False if lines[0] == "gold read" else None
+
+
+@lru_cache(maxsize=1)
+def _pool() -> SandboxPool:
+    packages = ("math_verify", "latex2sympy2_extended", "antlr4", "sympy", "mpmath")
+    return SandboxPool(lambda: ProcessSandbox(packages=packages, warm=(_LOAD, _TRY)), WORKERS)

@@ -1,0 +1,95 @@
+"""The worker under bubblewrap: its own namespaces, no network, and of the file system only what Python needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolenv.errors import SandboxError
+from toolenv.sandbox.base import Limits
+from toolenv.sandbox.client import ENVIRONMENT, PACKAGES, WARM, ZYGOTE, WorkerSandbox, package_folders, worker_settings
+from toolenv.sandbox.process import PYTHON_OPTIONS, PipeTransport, fresh_uid
+
+SITE = "/sandbox/site"
+WORKER = "/sandbox/zygote.py"
+TMP_BYTES = 64 << 20
+SHM_BYTES = 16 << 20
+
+
+class BwrapSandbox(WorkerSandbox):
+    """Programs in a namespace sandbox (bubblewrap, Linux).
+
+    A program sees no network, no process but its own, and a read-only file system that holds Python, its libraries
+    and the packages; ``/tmp`` is in memory. The kernel is shared, and memory is limited by process, not as a whole.
+
+    Args:
+        limits: What a call may use.
+        packages: Installed packages that programs may import, beside the standard library.
+        warm: Statements that the worker runs once, at its start.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
+    ) -> None:
+        self.limits = limits or Limits()
+        self.packages = tuple(packages)
+        self.warm = tuple(warm)
+        super().__init__(self._launch, "bwrap sandbox")
+
+    def _launch(self) -> PipeTransport:
+        program = shutil.which("bwrap")
+        if program is None:
+            raise SandboxError("bwrap is not installed; install the package 'bubblewrap', or choose another sandbox")
+        uid = fresh_uid()
+        settings = worker_settings(
+            path=[SITE],
+            limits=self.limits,
+            tmp="/tmp",
+            uid=uid,
+            max_processes=self.limits.max_processes if uid is not None or _counts_by_namespace() else None,
+            warm=self.warm,
+        )
+        python = str(Path(sys.executable).resolve())
+        command = [program, *_walls(uid is not None), *self._binds(python), "--chdir", "/tmp", "--"]
+        return PipeTransport([*command, python, *PYTHON_OPTIONS, WORKER, settings], ENVIRONMENT)
+
+    def _binds(self, python: str) -> list[str]:
+        """What the sandbox sees of the file system."""
+        binds = ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"]
+        binds += ["--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
+        for folder in ("/lib", "/lib64", "/lib32"):
+            if os.path.islink(folder):
+                binds += ["--symlink", os.readlink(folder), folder]
+            else:
+                binds += ["--ro-bind-try", folder, folder]
+        seen = ["/usr/lib", "/usr/lib64", "/etc/ld.so.cache", python]
+        if not sys.base_prefix.startswith("/usr") or sys.base_prefix == "/usr/local":
+            seen.append(os.path.join(sys.base_prefix, "lib"))
+        pairs = [(path, path) for path in seen]
+        pairs += [(str(folder), f"{SITE}/{folder.name}") for folder in package_folders(self.packages)]
+        pairs.append((str(ZYGOTE), WORKER))
+        parents = {str(parent) for _, inside in pairs for parent in Path(inside).parents}
+        for folder in sorted(parents - {"/"}):  # bwrap would make them for root alone
+            binds += ["--perms", "0755", "--dir", folder]
+        for outside, inside in pairs:
+            binds += ["--ro-bind-try", outside, inside]
+        return binds
+
+
+def _walls(is_root: bool) -> list[str]:
+    walls = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    walls += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    if is_root:
+        # In a user namespace root's sandbox would be root outside; without one the worker leaves root by itself.
+        return [*walls, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    return [*walls, "--unshare-user"]
+
+
+def _counts_by_namespace() -> bool:
+    """Whether the kernel counts a user's processes within a user namespace (Linux 5.14)."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int("".join(c for c in minor if c.isdigit()) or 0)) >= (5, 14)

@@ -1,0 +1,208 @@
+"""The host's side of the worker: start it, ask it, and replace it where it is hurt."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from toolenv.errors import SandboxError
+from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecResult, Limits
+
+logger = logging.getLogger("toolenv.sandbox")
+
+ZYGOTE = Path(__file__).with_name("zygote.py")
+START_S = 60.0
+GRACE_S = 6.0
+
+PACKAGES = ("numpy", "sympy", "mpmath")
+
+# Run once in the worker, so that no call pays for an import or for SymPy's first use of a module.
+WARM = (
+    "import bisect, cmath, collections, decimal, fractions, functools, heapq, itertools, math, re, statistics, string",
+    "import numpy, numpy.fft, numpy.linalg, numpy.random; numpy.linalg.inv(numpy.eye(2))",
+    "import sympy; from sympy.abc import x, y; sympy.solve([x + y - 3, x - y - 1], [x, y]); sympy.solve(x**2 - 2, x)",
+    "import sympy; from sympy.abc import x; sympy.integrate(x * sympy.exp(x), (x, 0, 1)); sympy.diff(sympy.sin(x), x)",
+    "import sympy; from sympy.abc import x; sympy.simplify(sympy.expand((x + 1)**2) / (x + 1)); sympy.factor(x**2 - 1)",
+    "import sympy; sympy.factorint(360); sympy.Matrix([[1, 2], [3, 4]]).det(); sympy.latex(sympy.sympify('sqrt(2)/2'))",
+)
+
+# The whole environment of a worker: nothing of the parent's gets in.
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/tmp",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Transport(Protocol):
+    """A started worker, seen as two streams of bytes."""
+
+    def send(self, data: bytes) -> None:
+        """Write all of ``data``; ``OSError`` where the worker is gone."""
+        ...
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker and all that it started; may be called twice."""
+        ...
+
+    def diagnosis(self) -> str:
+        """What a worker that is gone said last."""
+        ...
+
+
+def worker_settings(
+    *,
+    path: Sequence[str],
+    limits: Limits,
+    tmp: str,
+    uid: int | None,
+    max_processes: int | None,
+    warm: Sequence[str] = WARM,
+) -> str:
+    """The JSON argument of the worker; see ``zygote.py``."""
+    settings = {
+        "path": list(path),
+        "warm": list(warm),
+        "memory_bytes": limits.memory_bytes,
+        "max_processes": max_processes,
+        "max_file_bytes": limits.max_file_bytes,
+        "uid": uid,
+        "tmp": tmp,
+    }
+    return json.dumps(settings)
+
+
+def package_folders(packages: Sequence[str]) -> list[Path]:
+    """Folders of those packages that are installed, and of the libraries that their wheels carry."""
+    folders = []
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            folder = Path(next(iter(spec.submodule_search_locations)))
+            folders += [f for f in (folder, folder.with_name(f"{name}.libs")) if f.is_dir()]
+    return folders
+
+
+class WorkerSandbox:
+    """A sandbox whose programs run in children of one warm worker.
+
+    The worker starts with the first call. A call that finds it lost, or that it does not answer in time, raises
+    ``SandboxError``; the next call starts a new one. Calls wait for one another.
+
+    Args:
+        start: Starts a worker.
+        name: What the sandbox is called in errors.
+    """
+
+    def __init__(self, start: Callable[[], Transport], name: str) -> None:
+        self.name = name
+        self._start = start
+        self._lock = threading.Lock()
+        self._transport: Transport | None = None
+        self._finalizer: Callable[[], Any] = lambda: None
+        self._buffer = b""
+        self._count = 0
+        self._closed = False
+
+    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES) -> ExecResult:
+        """Run a program in a fresh state.
+
+        Args:
+            code: Python source: any text at all.
+            timeout_s: Wall-clock limit, in seconds.
+            max_output_bytes: Most that is kept of each stream.
+
+        Raises:
+            SandboxError: The worker could not be started, or was lost.
+        """
+        with self._lock:
+            transport = self._started()
+            self._count += 1
+            request = {"id": self._count, "code": code, "timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
+            try:
+                transport.send(json.dumps(request).encode("ascii") + b"\n")
+                answer = self._receive(transport, timeout_s + GRACE_S)
+                if answer.pop("id", None) != self._count:
+                    raise SandboxError(f"{self.name}: the worker answered another request than the one it got")
+            except (SandboxError, OSError) as error:
+                self._stop()
+                raise SandboxError(f"{self.name}: {error}") from error
+            if not answer.pop("clean"):  # something of the call is left, so the next one gets a new worker
+                self._stop()
+            return ExecResult(**answer)
+
+    def start(self) -> None:
+        """Start the worker now, so that the first call need not wait for it.
+
+        Raises:
+            SandboxError: It could not be started.
+        """
+        with self._lock:
+            self._started()
+
+    def close(self) -> None:
+        """End the worker and all that runs in it."""
+        with self._lock:
+            self._closed = True
+            self._stop()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorkerSandbox:
+        return self
+
+    def _started(self) -> Transport:
+        if self._closed:
+            raise SandboxError(f"{self.name}: the sandbox is closed")
+        if self._transport is None:
+            transport = self._start()
+            self._transport, self._buffer = transport, b""
+            self._finalizer = weakref.finalize(self, _kill_own, transport, os.getpid())
+            try:
+                answer = self._receive(transport, START_S)
+                if not answer.get("ready"):
+                    raise SandboxError(f"the worker's first program failed: {answer.get('problem')}")
+                for problem in answer["cold"]:
+                    logger.warning("%s: not warmed up: %s", self.name, problem)
+            except (SandboxError, OSError) as error:
+                self._stop()
+                raise SandboxError(f"{self.name}: the worker did not start: {error}") from error
+        return self._transport
+
+    def _receive(self, transport: Transport, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            data = transport.receive(deadline - time.monotonic())
+            if data is None:
+                raise SandboxError(f"no answer within {timeout_s:g} s")
+            if not data:
+                transport.kill()
+                raise SandboxError(f"the worker is gone; it said: {transport.diagnosis() or 'nothing'}")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _stop(self) -> None:
+        self._finalizer()
+        self._transport = None
+
+
+def _kill_own(transport: Transport, owner: int) -> None:
+    """End a worker, unless this process is a fork of the one that started it."""
+    if os.getpid() == owner:
+        transport.kill()

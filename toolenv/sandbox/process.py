@@ -1,0 +1,187 @@
+"""The worker as a plain process with resource limits: no wall, but clean state, limits and an end to every call."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from toolenv.errors import SandboxError
+from toolenv.sandbox.base import Limits
+from toolenv.sandbox.client import ENVIRONMENT, PACKAGES, WARM, ZYGOTE, WorkerSandbox, package_folders, worker_settings
+
+PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
+STOP_S = 2.0
+SPARE_PROCESSES = 256
+
+
+class ProcessSandbox(WorkerSandbox):
+    r"""Programs in children of a plain process.
+
+    It gives each call a fresh state, its own folder, a cleared environment and limits on time, memory, processes and
+    output, and ends all that the call started. It does not hide files or the network. Where the parent is root, a
+    call runs as a user of its own, without the rights of root.
+
+    Args:
+        limits: What a call may use.
+        packages: Installed packages that programs may import, beside the standard library.
+        warm: Statements that the worker runs once, at its start.
+
+    Example:
+        >>> sandbox = ProcessSandbox()
+        >>> sandbox.exec("print(6 * 7)", timeout_s=5).stdout
+        '42\n'
+        >>> sandbox.close()
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
+    ) -> None:
+        self.limits = limits or Limits()
+        self.packages = tuple(packages)
+        self.warm = tuple(warm)
+        super().__init__(self._launch, "process sandbox")
+
+    def _launch(self) -> PipeTransport:
+        tmp = tempfile.mkdtemp(prefix="toolenv-")
+        os.chmod(tmp, 0o711)
+        uid = fresh_uid()
+        settings = worker_settings(
+            path=sorted({str(folder.parent) for folder in package_folders(self.packages)}),
+            limits=self.limits,
+            tmp=tmp,
+            uid=uid,
+            max_processes=self.limits.max_processes if uid is not None else _room_for_processes(),
+            warm=self.warm,
+        )
+        command = [sys.executable, *PYTHON_OPTIONS, str(ZYGOTE), settings]
+        return PipeTransport(command, ENVIRONMENT, folder=Path(tmp))
+
+
+class PipeTransport:
+    """A worker as a child process, with its standard streams as pipes.
+
+    Args:
+        command: Program and arguments.
+        environment: The whole environment of the process.
+        folder: A folder to remove in the end.
+
+    Raises:
+        SandboxError: The program could not be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> None:
+        self._folder = folder
+        try:
+            self._process = spawn(command, environment)
+        except OSError as error:
+            self._remove_folder()
+            raise SandboxError(f"cannot start {command[0]}: {error}") from error
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
+
+    def send(self, data: bytes) -> None:
+        """Write all of ``data``; ``OSError`` where the worker is gone."""
+        view = memoryview(data)
+        while view:
+            view = view[self._stdin.write(view) :]
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
+        if not self._poll.poll(max(timeout_s, 0.0) * 1000):
+            return None
+        return os.read(self._stdout.fileno(), 1 << 16)
+
+    def kill(self) -> None:
+        """End the worker: first by closing its requests, so that it ends what it started, then by force."""
+        if not self._stdin.closed:
+            with contextlib.suppress(OSError):
+                self._stdin.close()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._stdout.close()
+            self._remove_folder()
+
+    def diagnosis(self) -> str:
+        """The end of what the worker wrote to its standard error."""
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        text = self._process.stderr.read() or b""
+        self._process.stderr.close()
+        return text.decode("utf-8", "replace").strip()[-2000:]
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_spawners: dict[int, ThreadPoolExecutor] = {}
+_spawners_lock = threading.Lock()
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process from a thread that lives as long as this process.
+
+    A worker asks the kernel to end it with its parent, and to the kernel the parent is a thread: a worker that a
+    short-lived thread started would die with that thread.
+
+    Raises:
+        OSError: The program cannot be started.
+    """
+    with _spawners_lock:
+        owner = os.getpid()  # a fork has no copy of the thread
+        spawner = _spawners.setdefault(owner, ThreadPoolExecutor(1, thread_name_prefix="toolenv-spawn"))
+
+    def start() -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=dict(environment), cwd="/",
+            start_new_session=True,
+        )  # fmt: skip
+
+    return spawner.submit(start).result()
+
+
+_uid_count = itertools.count()
+
+
+def fresh_uid() -> int | None:
+    """A user id that nobody has, for a worker that root starts; ``None`` where the parent is not root.
+
+    The kernel counts processes by user over all sandboxes, so each worker gets an id of its own.
+    """
+    if os.geteuid() != 0:
+        return None
+    uid = 1_000_000 + os.getpid() % 10_000 * 100 + next(_uid_count) % 100
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/uid_map").read_text().splitlines():
+            first, _, length = (int(part) for part in line.split())
+            if first <= uid < first + length:
+                return uid
+    return 65534
+
+
+def _room_for_processes() -> int | None:
+    """A process limit for calls that share the parent's user: what runs already, and some."""
+    if sys.platform != "linux":
+        return None
+    running = 0
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and folder.stat().st_uid == os.getuid():
+                running += sum(1 for _ in (folder / "task").iterdir())
+    return running + SPARE_PROCESSES

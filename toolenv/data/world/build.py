@@ -16,74 +16,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from toolenv.data.world.choices import (
+    CAPITALS,
+    CITIES_IN,
+    CITIES_PER_COUNTRY,
+    CITY_ALIASES,
+    CONTINENTS,
+    CURRENCIES,
+    DISPUTED_ZONES,
+    LANGUAGES,
+    MIN_CITY_POPULATION,
+    MIN_DISTANCE_KM,
+    NO_CALLING_CODE,
+    NO_CONTINENT,
+    NO_ONLY_NEIGHBOUR,
+    NOT_CITIES,
+    NOT_STATES,
+    RECODED,
+    RENAMED,
+    SERIES,
+    SPELLINGS,
+)
 from toolenv.extras import require
 
 HERE = Path(__file__).parent
-CITIES_PER_COUNTRY = 14
-CITIES_IN = {"US": 45, "CN": 30, "IN": 30, "BR": 25, "JP": 25, "DE": 25, "FR": 25, "GB": 25, "IT": 25, "RU": 25}
-MIN_CITY_POPULATION = 40_000
-MIN_DISTANCE_KM = 25.0
-
-# The members of the United Nations and the Vatican, by leaving out every other code in GeoNames.
-NOT_STATES = set(
-    "AI AQ AS AW AX BL BM BQ BV CC CK CW CX EH FK FO GF GG GI GL GP GS GU HK HM IM IO JE KY MF MO MP MQ MS NC NF NU PF "
-    "PM PN PR PS RE SH SJ SX TC TF TK TW UM VG VI WF XK YT CS AN".split()
-)
-RENAMED = {
-    "NL": ("Netherlands", ["The Netherlands", "Holland"]),
-    "TL": ("Timor-Leste", ["East Timor"]),
-    "CV": ("Cabo Verde", ["Cape Verde"]),
-    "VA": ("Vatican City", ["Holy See", "Vatican"]),
-    "CZ": ("Czechia", ["Czech Republic"]),
-    "TR": ("Turkey", ["Türkiye"]),
-    "CI": ("Ivory Coast", ["Côte d'Ivoire"]),
-    "SZ": ("Eswatini", ["Swaziland"]),
-    "US": ("United States", ["United States of America", "USA", "US", "America"]),
-    "GB": ("United Kingdom", ["UK", "Great Britain", "Britain"]),
-    "AE": ("United Arab Emirates", ["UAE"]),
-    "CD": ("Democratic Republic of the Congo", ["DR Congo", "DRC", "Congo-Kinshasa"]),
-    "CG": ("Republic of the Congo", ["Congo-Brazzaville"]),
-    "ST": ("Sao Tome and Principe", ["São Tomé and Príncipe"]),
-    "BA": ("Bosnia and Herzegovina", ["Bosnia"]),
-    "MM": ("Myanmar", ["Burma"]),
-    "KP": ("North Korea", ["DPRK"]),
-    "KR": ("South Korea", ["Republic of Korea"]),
-    "FM": ("Micronesia", ["Federated States of Micronesia"]),
-}
-# None: disputed, divided between cities, or uncertain, so that no question should hang on it.
-CAPITALS = {"BI": "Gitega", "KZ": "Astana", "US": "Washington", "MM": "Naypyidaw", "KI": "South Tarawa"} | dict.fromkeys(
-    "IL BO ZA SZ LK NL GQ VA SM NR ID PW".split()
-)
-CAPITALS["NL"] = "Amsterdam"
-CURRENCIES = {"BG": "EUR"} | dict.fromkeys("PA ZW BT CU SV".split())
-RECODED = {"BYR": "BYN", "ZMK": "ZMW", "MRO": "MRU", "STD": "STN", "VEF": "VES", "SLL": "SLE", "HRK": "EUR"}
-LANGUAGES = {
-    "RS": "sr", "MY": "ms", "AD": "ca", "IL": "he", "AM": "hy", "AZ": "az", "TM": "tk", "UZ": "uz", "TJ": "tg",
-    "CZ": "cs", "GN": "fr", "LB": "ar", "NO": "no", "NA": "en", "AR": "es", "BZ": "en", "CD": "fr",
-} | dict.fromkeys(
-    "ML BF NE PH MU ME MA DZ SD VA ET PW PE WS KI TV PG TL MK NR FJ TO BI LS".split()
-)  # fmt: skip
-# Countries that lie on two continents, or on which atlases differ.
-NO_CONTINENT = set("RU TR AZ GE AM CY KZ EG ID TL PA".split())
-NO_CALLING_CODE = {"VA", "DO", "KZ"}
-# Countries with a second, small border: an island, a base, a territory overseas.
-NO_ONLY_NEIGHBOUR = {"CA", "DK", "GB", "CU"}
-CONTINENTS = {
-    "AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "OC": "Oceania", "SA": "South America",
-}  # fmt: skip
-SERIES = {
-    "Noble gases": "noble gas",
-    "Alkali metals": "alkali metal",
-    "Alkaline earth metals": "alkaline earth metal",
-    "Halogens": "halogen",
-    "Lanthanides": "lanthanide",
-    "Actinides": "actinide",
-}
-SPELLINGS = {"Aluminum": ["Aluminium"], "Cesium": ["Caesium"], "Sulfur": ["Sulphur"]}
-
-# Zones of land that two countries claim.
-DISPUTED_ZONES = {"Europe/Simferopol", "Asia/Famagusta"}
-
+APOSTROPHES = "\u2018\u2019\u02bb`"
+PLAIN_LETTERS = str.maketrans("øØłŁđĐı" + APOSTROPHES, "oOlLdDi" + "'" * len(APOSTROPHES))
 Entity = dict[str, Any]
 
 
@@ -94,8 +52,13 @@ def fold(text: str) -> str:
         >>> fold("Bogotá")
         'Bogota'
     """
-    plain = unicodedata.normalize("NFKD", text.translate(str.maketrans("øØłŁđĐıʻ’‘", "oOlLdDi'''")))
+    plain = unicodedata.normalize("NFKD", text.translate(PLAIN_LETTERS))
     return "".join(c for c in plain if not unicodedata.combining(c))
+
+
+def straight(name: str) -> str:
+    """``name`` with straight apostrophes and no space around it."""
+    return re.sub(f"[{APOSTROPHES}]", "'", name).strip()
 
 
 def rounded(number: float) -> str:
@@ -116,7 +79,7 @@ def rounded(number: float) -> str:
 def entity(kind: str, title: str, aliases: list[str] | None = None) -> Entity:
     """An empty entity: ``facts`` maps a relation to ``[object, alias, ...]``, ``notes`` holds what no question asks."""
     slug = re.sub(r"[^a-z0-9]+", "-", fold(title).lower()).strip("-")
-    names = dict.fromkeys([*(aliases or []), fold(title)])
+    names = dict.fromkeys([fold(title), *(aliases or [])])
     names.pop(title, None)
     own = f"{kind}-{slug}"
     return {"id": own, "kind": kind, "title": title, "aliases": list(names), "home": own, "facts": {}, "notes": {}}
@@ -207,7 +170,7 @@ def capital_of(code: str, row: dict[str, Any], cities: list[dict[str, Any]]) -> 
 
 def plain(name: str) -> str:
     """What two spellings of one place name share."""
-    return re.sub(r"[^a-z]", "", fold(name).lower().replace("saint", "st"))
+    return re.sub(r"[^a-z0-9]", "", fold(name).lower().replace("saint", "st"))
 
 
 def gather_cities(countries: dict[str, Entity]) -> list[Entity]:
@@ -218,13 +181,14 @@ def gather_cities(countries: dict[str, Entity]) -> list[Entity]:
     by_country: dict[str, list[dict[str, Any]]] = {code: [] for code in countries}
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["timezone"] not in DISPUTED_ZONES:
+        if row["timezone"] not in DISPUTED_ZONES and row["name"] not in NOT_CITIES:
             by_country.get(row["countrycode"], []).append(row)
         by_name.setdefault(plain(row["name"]), []).append(row)
-    countries_named = {plain(name) for c in countries.values() for name in (c["title"], *c["aliases"])}
     raw = cache.get_countries()
     capitals = {code: capital_of(code, raw[code], by_country[code]) for code in countries}
-    taken = {plain(row["name"]) for row in capitals.values() if row} | countries_named | set(map(plain, states.values()))
+    taken = {plain(name) for c in countries.values() for name in (c["title"], *c["aliases"])}
+    taken |= {plain(row["name"]) for row in capitals.values() if row}
+    taken |= {plain(name) for name in states.values()}
     cities = []
     for code, item in countries.items():
         chosen = [row] if (row := capitals[code]) else []
@@ -240,7 +204,7 @@ def gather_cities(countries: dict[str, Entity]) -> list[Entity]:
 
 def is_clear(row: dict[str, Any], namesakes: list[dict[str, Any]]) -> bool:
     """Whether a city's name is a clean one that no other place of weight shares."""
-    clean = re.fullmatch(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,2}", row["name"])
+    clean = re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,2}", straight(row["name"]))
     rivals = [other["population"] for other in namesakes if other is not row]
     return bool(clean) and row["population"] > 20 * max(rivals, default=0)
 
@@ -257,11 +221,11 @@ def degrees(angle: float, above: str, below: str) -> str:
 
 def city(row: dict[str, Any], country: Entity, states: dict[str, str], *, is_capital: bool) -> Entity | None:
     """One city; a capital is also added to its country. A capital named as its country has no entity of its own."""
-    title = re.sub("[’‘ʻ`]", "'", row["name"]).strip()
+    title = straight(row["name"])
     if is_capital and title == "Washington":
-        item = entity("city", "Washington, D.C.", ["Washington", "Washington DC"])
-    else:
-        item = entity("city", title)
+        title = "Washington, D.C."
+    spellings = [re.sub("^Saint ", "St. ", title), title.replace("-", " ")]
+    item = entity("city", title, [*CITY_ALIASES.get(title, []), *spellings])
     if is_capital:
         put(country, "capital", item["title"], *item["aliases"])
     if plain(title) == plain(country["title"]):

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, get_args
 
 from toolenv.data.world.articles import with_the
 from toolenv.data.world.phrases import DESCRIPTIONS, QUESTIONS, SUBJECTS
@@ -28,9 +28,7 @@ Chain = tuple[tuple[Entity, str], ...]
 """Hop by hop the entity that is asked about and the relation; each object is the next subject."""
 
 
-def questions(
-    split: Split, *, hops: Sequence[int] = (1, 2, 3), size: int | None = None, seed: int = 0
-) -> TaskSet:
+def questions(split: Split, *, hops: Sequence[int] = (1, 2, 3), size: int | None = None, seed: int = 0) -> TaskSet:
     """Questions of one split, hop counts and relations in equal parts as far as there are enough.
 
     No entity that a question of one split asks about, at its first hop or at a later one, is asked about in another
@@ -161,6 +159,6 @@ def _task(id: str, prompt: str, chain: Chain, split: Split) -> Task:
         id=id,
         prompt=prompt,
         answers=_answers(chain),
-        gold_passages=tuple((cast(str, hop["passage"]),) for hop in hops),
+        gold_passages=tuple((hop["passage"],) for hop in hops),
         metadata={"hops": hops, "split": split, "num_hops": len(hops)},
     )

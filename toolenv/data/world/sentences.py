@@ -1,7 +1,8 @@
 """The wording of the articles.
 
-``{s}`` is the subject, ``{o}`` the object and ``{a}`` the object's indefinite article; a sentence begins with a capital letter whatever stands first. The
-first sentence of an article, the lead, names the subject; later ones may speak of it in other words.
+``{s}`` is the subject, ``{o}`` the object and ``{a}`` the object's indefinite article; a sentence begins with a
+capital letter whatever stands first. The first sentence of an article, the lead, names the subject; later ones may
+speak of it in other words.
 """
 
 from __future__ import annotations

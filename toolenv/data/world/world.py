@@ -134,6 +134,7 @@ class World:
         return self._passages[id]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        """Itself."""
         # Reading env.spec deep-copies constructor arguments, and the world never changes.
         return self
 

@@ -47,7 +47,10 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     centre = rate + z * z / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the bound is exact, and rounding must not move it past the rate.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == trials else (centre + spread) / scale
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,13 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+# The same examples in every run, however slow the machine is.
+settings.register_profile("toolenv", deadline=None, derandomize=True)
+settings.load_profile("toolenv")
+
 PACKAGES = ("agents", "rewards", "toolenv")
 
 

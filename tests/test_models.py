@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from agents_fixtures import make_model, make_tokenizer
+
+from agents.models import load_model
+from toolenv import ConfigError
+
+HIDDEN, FORWARD, HEADS = 32, 64, 2
+
+
+def write_tiny_gguf(path: Path) -> None:
+    """A llama of one layer with drawn weights and the fixtures' tokenizer."""
+    tokenizer = make_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_eos_token_id(vocabulary["<|im_end|>"])
+    writer.add_bos_token_id(vocabulary["<|im_start|>"])
+    writer.add_pad_token_id(vocabulary["<|endoftext|>"])
+    writer.add_chat_template(tokenizer.chat_template)
+    generator = np.random.default_rng(0)
+    matrices = {f"attn_{name}": (HIDDEN, HIDDEN) for name in ("q", "k", "v", "output")}
+    matrices |= {"ffn_gate": (FORWARD, HIDDEN), "ffn_up": (FORWARD, HIDDEN), "ffn_down": (HIDDEN, FORWARD)}
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (len(tokens), HIDDEN), "output_norm": (HIDDEN,)}
+    shapes |= {"blk.0.attn_norm": (HIDDEN,), "blk.0.ffn_norm": (HIDDEN,)}
+    shapes |= {f"blk.0.{name}": shape for name, shape in matrices.items()}
+    for name, shape in shapes.items():
+        values = np.ones(shape) if len(shape) == 1 else generator.normal(0.0, 0.1, shape)
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_model_trains_and_comes_back_from_a_saved_folder(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf")
+    model, tokenizer = load_model(tmp_path, device="cpu", precision="float32")
+    assert not model.training
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.chat_template == make_tokenizer().chat_template
+    ids = tokenizer("What is the capital of France?", return_tensors="pt")["input_ids"]
+    assert ids.tolist() == [make_tokenizer()("What is the capital of France?")["input_ids"]]
+    model(ids, labels=ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again, _ = load_model(tmp_path / "saved", device="cpu", precision="float32")
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, again(ids).logits)
+
+
+def test_a_folder_in_transformers_layout_loads_in_the_precision_asked_for(tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    model, tokenizer = load_model(str(tmp_path), device="cpu", precision="bfloat16")
+    assert model.dtype == torch.bfloat16
+    assert len(tokenizer) == len(make_tokenizer())
+
+
+def test_what_is_no_model_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no model at"):
+        load_model(tmp_path / "missing.gguf")
+    with pytest.raises(ConfigError, match=r"no config\.json and 0 \.gguf files"):
+        load_model(tmp_path)
+    (tmp_path / "a.gguf").touch()
+    (tmp_path / "b.gguf").touch()
+    with pytest.raises(ConfigError, match=r"2 \.gguf files"):
+        load_model(tmp_path)
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(ConfigError, match="no model at"):
+        load_model(tmp_path / "weights.bin")

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from toolenv.grading.answers import exact_match, f1, normalize
 
+pytestmark = pytest.mark.core
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 WORDS = st.lists(st.sampled_from(["paris", "lyon", "river", "x1"]), min_size=1, max_size=5)
 

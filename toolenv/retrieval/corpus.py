@@ -48,7 +48,8 @@ def _read_objects(path: Path) -> Iterator[Passage]:
 def _passage(record: Mapping[str, Any], default_id: str, where: str) -> Passage:
     identity = text_of(record, ID, where, default=default_id)
     if record.get("text") is not None or record.get("contents") is None:
-        title = text_of(record, ("title",), where, default="") if record.get("title") else ""
+        blank = not str(record.get("title") or "").strip()
+        title = "" if blank else text_of(record, ("title",), where)
         return Passage(identity, title, text_of(record, ("text",), where))
     title, _, text = text_of(record, ("contents",), where).partition("\n")
     if not text.strip():

@@ -99,13 +99,12 @@ def quick_equal(answer: str, gold: str) -> bool | None:
         return True
     if not answer or len(answer) > MAX_CHARS:
         return False
-    numbers = number(answer), number(gold)
-    if numbers[0] is None or numbers[1] is None:
+    value, right = number(answer), number(gold)
+    if value is None or right is None:
         return None
-    difference = abs(numbers[0] - numbers[1])
     if "." in answer or "." in gold:  # a decimal may be rounded
-        return difference <= TOLERANCE * min(1, abs(numbers[1]))
-    return difference == 0
+        return abs(value - right) <= TOLERANCE * min(Fraction(1), abs(right))
+    return value == right
 
 
 _DROPPED = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\s+|\.$")

@@ -13,9 +13,10 @@ _PYTHON = re.compile(r"[\w\s+\-*/^().,\[\]{}]{1,400}\Z")
 _DOT_NAME = re.compile(r"\.\s*[A-Za-z_]|[A-Za-z_]\w*\s*\.")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _NAMES = (
-    "sqrt cbrt root exp log sin cos tan cot sec csc asin acos atan sinh cosh tanh pi E I oo Abs factorial binomial "
-    "Rational Integer Matrix Tuple GoldenRatio EulerGamma zeta gamma floor ceiling"
-).split()
+    *("sqrt", "cbrt", "root", "exp", "log", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan"),
+    *("sinh", "cosh", "tanh", "pi", "E", "I", "oo", "Abs", "factorial", "binomial", "Rational", "Integer"),
+    *("Matrix", "Tuple", "GoldenRatio", "EulerGamma", "zeta", "gamma", "floor", "ceiling"),
+)
 _LATEX_WORD = re.compile(r"\\[A-Za-z]+(\{[A-Za-z ]*\})?")
 
 

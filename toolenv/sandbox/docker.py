@@ -18,6 +18,7 @@ from toolenv.sandbox.client import ENVIRONMENT, WARM, ZYGOTE, WorkerSandbox, wor
 
 DEFAULT_IMAGE = "toolenv-python:1"
 IMAGE_FOLDER = Path(__file__).with_name("image")
+DEFAULT_SOCKET = "/var/run/docker.sock"
 FIRST_UID = 20_000
 CLIENT_TIMEOUT_S = 60
 PING_TIMEOUT_S = 3
@@ -59,6 +60,8 @@ class DockerSandbox(WorkerSandbox):
 
 def docker_problem(image: str) -> str | None:
     """Why containers of this image cannot run here, ``None`` where they can."""
+    if "DOCKER_HOST" not in os.environ and not Path(DEFAULT_SOCKET).exists():
+        return f"no Docker engine runs here: there is no {DEFAULT_SOCKET}, and DOCKER_HOST is not set"
     try:
         docker = require("docker", "docker")
     except MissingExtraError as error:

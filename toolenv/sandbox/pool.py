@@ -24,7 +24,7 @@ KINDS = ("auto", "docker", "bwrap", "process")
 GAPS = {
     "docker": "the kernel is shared with the host, so a kernel bug is a way out",
     "bwrap": "the kernel is shared with the host, and memory is limited by process, not as a whole",
-    "process": "programs can read the files that their user can read, and use the network; "
+    "process": "programs can use the network and whatever files and processes their user can; "
     "install bubblewrap or Docker before you run code that you do not trust",
 }
 
@@ -98,8 +98,8 @@ class SandboxPool:
     def _open(self) -> None:
         self._owner = os.getpid()
         self._idle: queue.LifoQueue[Sandbox] = queue.LifoQueue()
-        for _ in range(self.workers):
-            self._idle.put(self.factory())
+        for sandbox in reversed([self.factory() for _ in range(self.workers)]):
+            self._idle.put(sandbox)
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="toolenv-sandbox")
 
     def _run_one(self, job: ExecJob) -> ExecResult | SandboxError:
@@ -139,33 +139,36 @@ def make_sandbox(
         "bwrap": lambda: BwrapSandbox(limits),
         "process": lambda: ProcessSandbox(limits),
     }
+    started: list[Sandbox] = []
     if kind == "auto":
-        kind, refused = _first_that_works(factories, image)
-        logger.warning("sandbox: %s (%s). %s", kind, GAPS[kind], " ".join(refused))
-    return SandboxPool(factories[kind], workers)
+        kind, trial, refused = _first_that_works(factories, image)
+        started.append(trial)
+        logger.warning("sandbox: %s; %s. %s", kind, GAPS[kind], " ".join(refused))
+    return SandboxPool(lambda: started.pop() if started else factories[kind](), workers)
 
 
-def _first_that_works(factories: dict[str, Callable[[], Sandbox]], image: str) -> tuple[str, list[str]]:
-    refused = []
-    for kind in ("docker", "bwrap"):
+def _first_that_works(
+    factories: dict[str, Callable[[], Sandbox]], image: str
+) -> tuple[str, Sandbox, list[str]]:
+    refused: list[str] = []
+    for kind, factory in factories.items():
         problem = docker_problem(image) if kind == "docker" else None
         if problem is None:
-            problem = _trial(factories[kind])
-        if problem is None:
-            return kind, refused
+            sandbox = factory()
+            problem = _trial(sandbox)
+            if problem is None:
+                return kind, sandbox, refused
+            sandbox.close()
         refused.append(f"Not {kind}: {problem}.")
-    return "process", refused
+    raise SandboxError(f"no sandbox works here. {' '.join(refused)}")
 
 
-def _trial(factory: Callable[[], Sandbox]) -> str | None:
+def _trial(sandbox: Sandbox) -> str | None:
     """Why a sandbox does not work here, ``None`` where it does."""
-    sandbox = factory()
     try:
         result = sandbox.exec("print(1)", timeout_s=10.0)
     except SandboxError as error:
         return str(error)
-    finally:
-        sandbox.close()
     return None if result.stdout == "1\n" else f"its first program gave {result}"
 
 

@@ -86,8 +86,10 @@ class PipeTransport:
         except OSError as error:
             self._remove_folder()
             raise SandboxError(f"cannot start {command[0]}: {error}") from error
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._said = ""
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
 
@@ -113,16 +115,16 @@ class PipeTransport:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            assert self._process.stderr is not None
+            os.set_blocking(self._process.stderr.fileno(), False)
+            self._said = (self._process.stderr.read() or b"").decode("utf-8", "replace").strip()[-2000:]
+            self._process.stderr.close()
             self._stdout.close()
             self._remove_folder()
 
     def diagnosis(self) -> str:
-        """The end of what the worker wrote to its standard error."""
-        assert self._process.stderr is not None
-        os.set_blocking(self._process.stderr.fileno(), False)
-        text = self._process.stderr.read() or b""
-        self._process.stderr.close()
-        return text.decode("utf-8", "replace").strip()[-2000:]
+        """The end of what the worker wrote to its standard error; empty until it is ended."""
+        return self._said
 
     def _remove_folder(self) -> None:
         if self._folder is not None:

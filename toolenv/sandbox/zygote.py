@@ -32,7 +32,6 @@ import os
 import random
 import resource
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -40,6 +39,11 @@ import threading
 import time
 import traceback
 import types
+from typing import Any, NoReturn
+
+Settings = dict[str, Any]
+Request = dict[str, Any]
+Answer = dict[str, Any]
 
 FILENAME = "<code>"
 FLOOD_BYTES = 8 << 20
@@ -55,13 +59,13 @@ CAP_DAC_READ_SEARCH = 2
 # Keeping the walls up -----------------------------------------------------------------------------------------------
 
 
-def prctl(option, value=0, third=0):
+def prctl(option: int, value: int = 0, third: int = 0) -> None:
     """Call ``prctl``; a no-op where there is none."""
     if LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, third, 0, 0)
 
 
-def drop_root(uid, settings):
+def drop_root(uid: int, settings: Settings) -> None:
     """Become ``uid`` for good; keep only the right to read Python's own files where they lie out of its reach."""
     folders = [os.path.dirname(os.__file__), *settings["path"]]
     reachable = all(_others_may_enter(folder) for folder in folders)
@@ -78,7 +82,7 @@ def drop_root(uid, settings):
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_READ_SEARCH)
 
 
-def _others_may_enter(folder):
+def _others_may_enter(folder: str) -> bool:
     folder = os.path.realpath(folder)
     while True:
         if os.path.exists(folder) and not os.stat(folder).st_mode & 0o001:
@@ -88,7 +92,7 @@ def _others_may_enter(folder):
         folder = os.path.dirname(folder)
 
 
-def set_limits(settings, timeout_s):
+def set_limits(settings: Settings, timeout_s: float) -> None:
     """Limits of one call, for the child and all that it starts."""
     memory = settings["memory_bytes"]
     cpu = math.ceil(timeout_s) + 1
@@ -112,7 +116,7 @@ def set_limits(settings, timeout_s):
                 raise
 
 
-def kill_all():
+def kill_all() -> bool:
     """Kill and reap every process that the call started; whether none is left."""
     deadline = time.monotonic() + CLEAN_S
     while True:
@@ -132,12 +136,12 @@ def kill_all():
         time.sleep(0.0005)
 
 
-def _kill(pid):
+def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
-def descendants(root):
+def descendants(root: int) -> set[int]:
     """Ids of all processes below ``root``."""
     parents = {}
     for name in os.listdir("/proc") if LINUX else ():
@@ -152,7 +156,7 @@ def descendants(root):
     return below - {root}
 
 
-def wipe(folder):
+def wipe(folder: str) -> None:
     """Empty a folder, however deep it is; subfolders are moved up before they are emptied."""
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     count = 0
@@ -179,7 +183,7 @@ def wipe(folder):
 # The child ----------------------------------------------------------------------------------------------------------
 
 
-def child(request, settings, out, err, report, home):
+def child(request: Request, settings: Settings, out: int, err: int, report: int, home: str) -> NoReturn:
     """Run one request and exit; never returns."""
     code = 70
     try:
@@ -196,7 +200,7 @@ def child(request, settings, out, err, report, home):
         os._exit(code)
 
 
-def _prepare(request, settings, out, err, report, home):
+def _prepare(request: Request, settings: Settings, out: int, err: int, report: int, home: str) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -218,19 +222,19 @@ def _prepare(request, settings, out, err, report, home):
         file.write("1000")  # out of memory, the kernel takes the code, not the worker
     set_limits(settings, request["timeout_s"])
     os.environ["TMPDIR"] = os.environ["HOME"] = tempfile.tempdir = home
-    sys.stdout = sys.__stdout__ = _writer(1)
-    sys.stderr = sys.__stderr__ = _writer(2)
+    sys.stdout, sys.stderr = _writer(1), _writer(2)
+    vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
     random.seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
 
 
-def _writer(fd):
+def _writer(fd: int) -> io.TextIOWrapper:
     raw = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def run_code(code):
+def run_code(code: str) -> tuple[int, str | None, str | None]:
     """Run a program as a notebook does: ``(exit code, repr of the last expression's value, traceback)``."""
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
@@ -239,16 +243,18 @@ def run_code(code):
     linecache.cache[FILENAME] = (len(code), None, code.splitlines(keepends=True), FILENAME)
     try:
         tree = ast.parse(code, FILENAME)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr):
+            tree.body.pop()
         exec(compile(tree, FILENAME, "exec", dont_inherit=True), main.__dict__)
         value = None
-        if last is not None:
+        if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), FILENAME, "eval", dont_inherit=True), main.__dict__)
         return 0, None if value is None else repr(value), None
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
-            code = int(stop.code or 0) & 0xFF
-            return code, None, f"SystemExit: {code}" if code else None
+            left = int(stop.code or 0) & 0xFF
+            return left, None, f"SystemExit: {left}" if left else None
         return 1, None, f"SystemExit: {stop.code}"
     except BaseException as error:
         if isinstance(error, MemoryError):  # make room to tell of it
@@ -257,10 +263,11 @@ def run_code(code):
         return 1, None, describe(error)
 
 
-def describe(error):
+def describe(error: BaseException) -> str:
     """A short traceback: the frames of the program alone, the first and the last ones."""
     told = traceback.TracebackException.from_exception(error)
-    pending, seen = [told], set()
+    pending: list[traceback.TracebackException | None] = [told]
+    seen: set[int] = set()
     while pending:
         part = pending.pop()
         if part is None or id(part) in seen:
@@ -272,7 +279,7 @@ def describe(error):
     return "".join(told.format()).rstrip("\n")
 
 
-def _finish(code):
+def _finish(code: int) -> int:
     """What an interpreter does at its end: wait for threads, run exit handlers, flush."""
     stream = sys.stdout
     for thread in threading.enumerate():
@@ -281,11 +288,12 @@ def _finish(code):
     atexit._run_exitfuncs()
     for each in {stream, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
         with contextlib.suppress(Exception):
-            each.flush()
+            if each is not None:
+                each.flush()
     return code
 
 
-def clip(text, limit):
+def clip(text: str | None, limit: int) -> str | None:
     """Head and tail of a text that is longer than ``limit`` characters."""
     if text is None or len(text) <= limit:
         return text
@@ -299,11 +307,11 @@ def clip(text, limit):
 class Capture:
     """Head and tail of a stream, at most ``limit`` bytes together."""
 
-    def __init__(self, limit):
+    def __init__(self, limit: int) -> None:
         self.limit, self.total = limit, 0
         self.head, self.tail = bytearray(), bytearray()
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> None:
         """Take more bytes."""
         self.total += len(data)
         room = self.limit // 2 - len(self.head)
@@ -313,7 +321,7 @@ class Capture:
         if excess > 0:
             del self.tail[:excess]
 
-    def text(self):
+    def text(self) -> str:
         """What was kept, with a mark where something was left out."""
         left_out = self.total - len(self.head) - len(self.tail)
         if not left_out:
@@ -322,14 +330,17 @@ class Capture:
         return self.head.decode("utf-8", "replace") + mark + self.tail.decode("utf-8", "replace")
 
 
+Captures = dict[int, Capture]
+
+
 class Worker:
     """Serves requests, one after the other."""
 
-    def __init__(self, settings, requests, replies, wake):
+    def __init__(self, settings: Settings, requests: int, replies: int, wake: int) -> None:
         self.settings, self.requests, self.replies, self.wake = settings, requests, replies, wake
         self.private = os.getpid() == 1
 
-    def serve(self):
+    def serve(self) -> None:
         """Answer requests until their pipe closes."""
         buffer = b""
         while True:
@@ -343,13 +354,13 @@ class Worker:
                 return
             buffer += data
 
-    def reply(self, message):
+    def reply(self, message: Answer) -> None:
         """Write one line."""
         data = json.dumps(message).encode("ascii") + b"\n"
         while data:
             data = data[os.write(self.replies, data) :]
 
-    def call(self, request):
+    def call(self, request: Request) -> Answer:
         """Run one request in a child, then remove every trace of it."""
         home = self.settings["tmp"] if self.private else tempfile.mkdtemp(dir=self.settings["tmp"])
         if not self.private and self.settings["uid"] is not None:
@@ -358,7 +369,8 @@ class Worker:
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            child(request, self.settings, *(write for _, write in pipes), home)
+            (_, out), (_, err), (_, told) = pipes
+            child(request, self.settings, out, err, told, home)
         for read, write in pipes:
             os.close(write)
             os.set_blocking(read, False)
@@ -373,12 +385,13 @@ class Worker:
         for read in list(captures):
             self._drain(read, captures)
             os.close(read)
-        out, err, report = captures.values()
+        stdout, stderr, report = captures.values()
         clean = self._clear(home) and clean
-        answer = {"id": request["id"], "stdout": out.text(), "stderr": err.text(), "wall_s": wall_s, "clean": clean}
-        return {**answer, **outcome(end, status, report, request["timeout_s"])}
+        answer = {"id": request["id"], "stdout": stdout.text(), "stderr": stderr.text()}
+        answer |= {"wall_s": wall_s, "clean": clean}
+        return answer | outcome(end, status, report, request["timeout_s"])
 
-    def watch(self, pid, captures, deadline):
+    def watch(self, pid: int, captures: Captures, deadline: float) -> tuple[str, int]:
         """Read output until the child ends: ``(why it ended, wait status)``."""
         poll = select.poll()
         for fd in (*captures, self.wake):
@@ -387,7 +400,7 @@ class Worker:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return "timeout", None
+                return "timeout", 0
             for fd, _ in poll.poll(left * 1000 + 1):
                 if fd == self.requests:
                     end()
@@ -396,12 +409,12 @@ class Worker:
                 elif self._drain(fd, captures):
                     poll.unregister(fd)
             if sum(capture.total for capture in captures.values()) > FLOOD_BYTES:
-                return "flood", None
+                return "flood", 0
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 return "exit", status
 
-    def _drain(self, fd, captures):
+    def _drain(self, fd: int, captures: Captures) -> bool:
         """Read what is there, up to a flood; whether the stream is at its end."""
         while captures[fd].total <= FLOOD_BYTES:
             try:
@@ -413,7 +426,7 @@ class Worker:
             captures[fd].feed(data)
         return False
 
-    def _clear(self, home):
+    def _clear(self, home: str) -> bool:
         try:
             wipe(home)
             if self.private and os.path.isdir("/dev/shm"):
@@ -425,7 +438,7 @@ class Worker:
         return True
 
 
-def outcome(end, status, report, timeout_s):
+def outcome(end: str, status: int, report: Capture, timeout_s: float) -> Answer:
     """Status, exit code, value and error of a call that ended."""
     if end == "timeout":
         return {"status": "timeout", "exit_code": None, "value": None, "error": f"timed out after {timeout_s:g} s"}
@@ -449,7 +462,7 @@ def outcome(end, status, report, timeout_s):
     return {"status": "error" if code else "ok", "exit_code": code, **fields}
 
 
-def main():
+def main() -> None:
     """Set up, warm up, serve."""
     settings = json.loads(sys.argv[1])
     requests, replies = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (0, 1))
@@ -463,8 +476,11 @@ def main():
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGTERM, lambda *_: end())
-    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getpid() == 1:  # no signal from inside reaches it that it does not handle
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: end())
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     wake_read, wake_write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in os.pipe())
     os.closerange(3, 10)  # whatever the starter left open
     for fd in (wake_read, wake_write):
@@ -484,13 +500,13 @@ def main():
     os._exit(0)
 
 
-def end():
+def end() -> NoReturn:
     """Leave, and leave nothing behind."""
     kill_all()
     os._exit(0)
 
 
-def builtin_exits():
+def builtin_exits() -> None:
     """``exit`` and ``quit``, which programs use and which Python's option ``-S`` leaves out."""
     import site
 
@@ -498,7 +514,7 @@ def builtin_exits():
     site.sethelper()
 
 
-def warm(statement):
+def warm(statement: str) -> str | None:
     """Run a statement of the warm-up; what failed, ``None`` where nothing did."""
     try:
         exec(statement, {})

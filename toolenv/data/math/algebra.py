@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
@@ -190,9 +191,9 @@ def _polynomial(coefficients: list[int]) -> str:
     return _sum((c, names[degree - i]) for i, c in enumerate(coefficients))
 
 
-def _sum(terms: object) -> str:
+def _sum(terms: Iterable[tuple[int, str]]) -> str:
     text = ""
-    for value, name in terms:  # type: ignore[attr-defined]
+    for value, name in terms:
         if value:
             sign = ("-" if value < 0 else "") if not text else (" - " if value < 0 else " + ")
             size = "" if abs(value) == 1 and name else str(abs(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def lattice_paths(rng: np.random.Generator) -> Problem:
     for count in range(len(blocked) + 1):
         for chain in combinations(blocked, count):
             stops = [(0, 0), *chain, (width, height)]
-            ways = math.prod(_ways(a, b) for a, b in zip(stops, stops[1:], strict=False))
+            ways = math.prod(_ways(a, b) for a, b in pairwise(stops))
             answer += (-1) ** count * ways
     listed = ", ".join(f"({x}, {y})" for x, y in blocked)
     return Problem(

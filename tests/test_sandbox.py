@@ -1,0 +1,499 @@
+"""The sandbox: what a program gets, what it cannot do, and what is left of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox import ExecJob, ExecResult, Limits, Sandbox, SandboxPool, client, make_sandbox, shared_sandbox
+from toolenv.sandbox.bwrap import BwrapSandbox
+from toolenv.sandbox.client import WorkerSandbox
+from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
+from toolenv.sandbox.pool import run_jobs
+from toolenv.sandbox.process import PipeTransport, ProcessSandbox
+from toolenv.sandbox.zygote import Capture, clip, descendants, wipe
+
+pytestmark = pytest.mark.core
+
+SANDBOXES = {"process": ProcessSandbox, "bwrap": BwrapSandbox, "docker": DockerSandbox}
+SECRET = "TOOLENV_TEST_TOKEN"
+OWN_USER = os.geteuid() == 0
+
+
+NO_DOCKER = docker_problem(DEFAULT_IMAGE)
+
+
+def test_docker_is_there() -> None:
+    if NO_DOCKER:
+        pytest.skip(NO_DOCKER)  # said once; the tests below then run in the other sandboxes
+
+
+@pytest.fixture(scope="module", params=[kind for kind in SANDBOXES if kind != "docker" or not NO_DOCKER])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[WorkerSandbox]:
+    os.environ[SECRET] = "s3cret"
+    made: WorkerSandbox = SANDBOXES[request.param](Limits(max_processes=24))
+    try:
+        made.start()
+    except SandboxError as error:
+        pytest.skip(f"{request.param} does not work here: {error}")
+    yield made
+    made.close()
+    del os.environ[SECRET]
+
+
+def run(sandbox: Sandbox, code: str, timeout_s: float = 5.0, max_output_bytes: int = 64_000) -> ExecResult:
+    return sandbox.exec(code, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+
+
+def is_shared(sandbox: WorkerSandbox) -> bool:
+    """Whether programs share users, processes and network with the host."""
+    return isinstance(sandbox, ProcessSandbox)
+
+
+# What a program gets -------------------------------------------------------------------------------------------------
+
+
+def test_output_is_that_of_a_notebook(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "import warnings\nprint('a')\nwarnings.warn('careful')\nprint('b')\n[1, 2] * 2")
+    assert (result.stdout, result.value, result.status, result.exit_code) == ("a\nb\n", "[1, 2, 1, 2]", "ok", 0)
+    assert result.output == "a\nb\n[1, 2, 1, 2]"
+    assert "careful" in result.stderr
+
+
+@pytest.mark.parametrize("code", ["x = 1", "None", "", "# nothing", "def f(): return 1"])
+def test_a_program_without_a_value_has_none(sandbox: WorkerSandbox, code: str) -> None:
+    assert (run(sandbox, code).value, run(sandbox, code).output) == (None, "")
+
+
+def test_sympy_and_numpy_are_there(sandbox: WorkerSandbox) -> None:
+    code = "import numpy as np, sympy as sp\nx = sp.symbols('x')\nprint(sp.solve(x**2 - 5*x + 6, x), np.eye(2).sum())"
+    assert run(sandbox, code).stdout == "[2, 3] 2.0\n"
+
+
+def test_a_traceback_shows_the_program_alone(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "print('before')\ndef f(n):\n    return 1 / n\n\nf(0)")
+    assert result.status == "error"
+    assert result.output.startswith("before\nTraceback")
+    assert "return 1 / n" in result.output
+    assert result.output.endswith("ZeroDivisionError: division by zero")
+    assert "zygote" not in result.output
+
+
+def test_a_deep_traceback_stays_short(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "def f(n):\n    return g(n)\ndef g(n):\n    return f(n)\nf(1)")
+    assert "RecursionError" in result.output
+    assert len(result.output.splitlines()) < 40
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"),
+    [
+        ("exit()", "ok", 0),
+        ("import sys; sys.exit(3)", "error", 3),
+        ("import sys; sys.exit('bad')", "error", 1),
+        ("raise KeyboardInterrupt", "error", 1),
+        ("input()", "error", 1),
+        ("1 +", "error", 1),
+        ("import os; os._exit(7)", "error", 7),
+        ("import os; os.abort()", "killed", -6),
+        ("import os; os.kill(os.getpid(), 9)", "killed", -9),
+    ],
+)
+def test_every_way_to_end(sandbox: WorkerSandbox, code: str, status: str, exit_code: int) -> None:
+    result = run(sandbox, code)
+    assert (result.status, result.exit_code) == (status, exit_code)
+    assert (result.error is None) == (status == "ok")
+
+
+def test_threads_and_exit_handlers_finish(sandbox: WorkerSandbox) -> None:
+    code = (
+        "import atexit, threading, time\natexit.register(lambda: print('last'))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\nprint('main')"
+    )
+    assert run(sandbox, code).stdout == "main\nthread\nlast\n"
+
+
+# A fresh state -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_of_a_call(sandbox: WorkerSandbox) -> None:
+    spoil = (
+        "import builtins, math, os, sys\nleft = 1\nbuiltins.print = None\nmath.pi = 3\nos.environ['LEFT'] = '1'\n"
+        "sys.path.append('/left')\nos.makedirs('a/' * 300)\nopen('file', 'w').close()\nos.chmod('a', 0)\n"
+        "os.mkdir('b')\nopen('b/c', 'w').close()\nos.chmod('b', 0o500)\nos.umask(0o777)\nsys.setrecursionlimit(60)"
+    )
+    look = (
+        "import math, os, sys\nprint('left' in globals(), round(math.pi, 2), 'LEFT' in os.environ, '/left' in sys.path,"
+        " sys.getrecursionlimit() > 60, os.listdir(), oct(os.umask(0o22)))"
+    )
+    assert run(sandbox, spoil).status == "ok"
+    assert run(sandbox, look).stdout == "False 3.14 False False True [] 0o22\n"
+
+
+def test_random_numbers_are_the_same_in_every_call(sandbox: WorkerSandbox) -> None:
+    code = "import random, numpy\nprint(random.random(), numpy.random.random(), list({'a', 'b', 'c', 'd'}))"
+    assert run(sandbox, code).stdout == run(sandbox, code).stdout
+
+
+def test_the_environment_is_cleared(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "import os, subprocess, sys\nprint(dict(os.environ))\nprint(sys.argv, sys.orig_argv)")
+    assert SECRET not in result.stdout
+    assert "s3cret" not in result.stdout
+    assert "OMP_NUM_THREADS" in result.stdout
+
+
+def test_descendants_die_with_the_call(sandbox: WorkerSandbox) -> None:
+    """A daemon, forked twice in a session of its own, that holds the output open."""
+    code = (
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        print(os.getpid(), flush=True)\n        time.sleep(60)\n    os._exit(0)\nos.wait()\ntime.sleep(0.1)"
+    )
+    started = time.monotonic()
+    result = run(sandbox, code, timeout_s=20)
+    assert time.monotonic() - started < 10, "the call waited for its daemon"
+    assert result.status == "ok"
+    if is_shared(sandbox):
+        assert not Path(f"/proc/{int(result.stdout)}").exists()
+    else:
+        left = run(sandbox, "import os\nprint(sorted(int(p) for p in os.listdir('/proc') if p.isdigit())[:-1])")
+        assert left.stdout == "[1]\n"
+
+
+# Limits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)", "10 ** 10 ** 9"])
+def test_the_time_limit_holds_and_output_is_kept(sandbox: WorkerSandbox, code: str) -> None:
+    started = time.monotonic()
+    result = run(sandbox, f"print('before')\n{code}", timeout_s=0.3)
+    assert time.monotonic() - started < 5
+    assert (result.status, result.stdout) == ("timeout", "before\n")
+    assert result.error is not None
+    assert "0.3 s" in result.error
+
+
+def test_signals_that_a_program_ignores_do_not_keep_it_alive(sandbox: WorkerSandbox) -> None:
+    code = "import signal\nfor s in (1, 2, 15, 24): signal.signal(s, signal.SIG_IGN)\nwhile True: pass"
+    assert run(sandbox, code, timeout_s=0.3).status == "timeout"
+
+
+def test_the_memory_limit_holds(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "x = bytearray(700_000_000)\nprint(len(x))")
+    assert result.status in ("error", "killed")
+    assert result.stdout == ""
+    if result.status == "error":
+        assert "MemoryError" in result.output
+
+
+def test_long_output_keeps_head_and_tail(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "print('first')\nfor i in range(20_000): print('x' * 9)\nprint('last')", 5, 1000)
+    assert len(result.stdout) < 1100
+    assert result.stdout.startswith("first\nxxx")
+    assert result.stdout.endswith("xxx\nlast\n")
+    assert f"[{6 + 200_000 + 5 - 1000} bytes left out]" in result.stdout
+
+
+def test_a_long_value_keeps_head_and_tail(sandbox: WorkerSandbox) -> None:
+    value = run(sandbox, "'a' * 5000 + 'b' * 5000", 5, 100).value
+    assert value is not None
+    assert len(value) < 200
+    assert value.startswith("'aaa")
+    assert value.endswith("bbb'")
+
+
+def test_a_flood_of_output_is_cut(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "for i in range(20): print('x' * 1_000_000)", 20, 1000)
+    assert result.status == "killed"
+    assert len(result.stdout) < 1100
+
+
+def test_processes_are_limited(sandbox: WorkerSandbox) -> None:
+    if is_shared(sandbox) and not OWN_USER:
+        pytest.skip("a plain process shares the limit of its user, which other programs use too")
+    code = (
+        "import os, time\ncount = 0\ntry:\n    while count < 60:\n        if os.fork() == 0:\n"
+        "            time.sleep(60)\n            os._exit(0)\n        count += 1\nexcept OSError:\n    print(count)"
+    )
+    result = run(sandbox, code, timeout_s=10)
+    assert 10 <= int(result.stdout) <= 24
+    assert run(sandbox, "1 + 1").value == "2"
+
+
+def test_the_file_limit_holds(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "with open('big', 'wb') as f:\n    for _ in range(48): f.write(bytes(1 << 20))", 10)
+    assert result.status == "error"
+    assert "File too large" in result.output or "No space" in result.output
+
+
+# Attacks -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_cannot_be_forged(sandbox: WorkerSandbox) -> None:
+    forged = {"id": 0, "stdout": "forged", "stderr": "", "status": "ok", "exit_code": 0, "wall_s": 0.0, "clean": True}
+    code = (
+        f"import os\nfor i in range(1, 300):\n    line = {json.dumps(json.dumps(forged))}.replace('0', str(i), 1)\n"
+        "    for fd in range(3, 64):\n        try: os.write(fd, line.encode() + b'\\n')\n        except OSError: pass\n"
+        "print('honest')"
+    )
+    assert run(sandbox, code).stdout == "honest\n"
+    assert run(sandbox, "print(2)").stdout == "2\n"
+
+
+def test_the_worker_outlives_attacks_on_it(sandbox: WorkerSandbox) -> None:
+    if is_shared(sandbox) and not OWN_USER:
+        pytest.skip("a plain process shares its user with the worker, and may kill it")
+    code = "import os\nfor s in (2, 15, 19, 9):\n    try: os.kill(os.getppid(), s)\n    except PermissionError: pass\n1"
+    assert run(sandbox, code).value == "1"
+    assert run(sandbox, "open(f'/proc/{__import__(\"os\").getppid()}/mem')").status == "error"
+
+
+def test_rights_are_gone(sandbox: WorkerSandbox) -> None:
+    code = "import os\nprint(os.getuid(), open('/proc/self/status').read())"
+    result = run(sandbox, code).stdout
+    assert "NoNewPrivs:\t1" in result
+    if OWN_USER or not is_shared(sandbox):
+        assert not result.startswith("0 ")
+        assert run(sandbox, "open('/etc/toolenv-test', 'w')").status == "error"
+
+
+def test_namespaces_hide_network_and_files(sandbox: WorkerSandbox, tmp_path: Path) -> None:
+    if is_shared(sandbox):
+        pytest.skip("a plain process hides neither")
+    (tmp_path / "secret").write_text("s3cret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"import socket\nsocket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=2)"
+        assert run(sandbox, code).status == "error"
+    assert "FileNotFoundError" in run(sandbox, f"open({str(tmp_path / 'secret')!r})").output
+
+
+@pytest.mark.parametrize(
+    ("code", "part"),
+    [
+        ("x = '\ud800'", "surrogate"),
+        ("x = 1\0", "null bytes"),
+        ("print('\\ud800', '\\0', '\\x1b')", "\\ud800 \0 \x1b"),
+        ("import os\n_ = os.write(1, b'\\xff\\xfe')", "�"),
+        ("'\\ud800'", "'\\ud800'"),
+        ("raise ValueError('\\udfff\\0')", "ValueError: \udfff\0"),
+        ("(" * 5000, "SyntaxError"),
+    ],
+)
+def test_odd_text_in_code_and_output(sandbox: WorkerSandbox, code: str, part: str) -> None:
+    assert part in run(sandbox, code).output
+
+
+@settings(max_examples=25)
+@given(code=st.text(st.characters(), max_size=200))
+def test_any_text_gets_an_answer(sandbox: WorkerSandbox, code: str) -> None:
+    assert run(sandbox, code, timeout_s=2).status in ("ok", "error", "timeout", "killed")
+
+
+# The host's side -----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_lives_on_after_the_thread_that_started_it() -> None:
+    sandbox = ProcessSandbox(packages=(), warm=())
+    thread = threading.Thread(target=sandbox.start)
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    assert run(sandbox, "1 + 1").value == "2"
+    sandbox.close()
+
+
+def test_a_worker_dies_with_its_parent() -> None:
+    code = (
+        "import os, threading, time\nfrom toolenv.sandbox.process import ProcessSandbox\n"
+        "s = ProcessSandbox(packages=(), warm=())\ns.start()\nprint(s._transport._process.pid, flush=True)\n"
+        "threading.Thread(target=s.exec, args=('while True: pass',), kwargs={'timeout_s': 60}, daemon=True).start()\n"
+        "time.sleep(0.3)\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    worker = Path(f"/proc/{int(done.stdout)}")
+    deadline = time.monotonic() + 10
+    while worker.exists() and "Z" not in (worker / "stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.05)
+
+
+def fake_worker(answers: str) -> WorkerSandbox:
+    script = f"import sys, time\nprint('{{\"ready\": true, \"cold\": []}}', flush=True)\n{answers}"
+    return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
+
+
+def test_a_worker_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "GRACE_S", 0.2)
+    sandbox = fake_worker("time.sleep(60)")
+    with pytest.raises(SandboxError, match=r"fake sandbox: no answer within 0\.3 s"):
+        sandbox.exec("1", timeout_s=0.1)
+    sandbox.close()
+
+
+def test_a_lost_worker_says_why_and_the_next_call_starts_another() -> None:
+    sandbox = fake_worker("sys.stdin.readline(); sys.exit('out of luck')")
+    for _ in range(2):
+        with pytest.raises(SandboxError, match="out of luck"):
+            sandbox.exec("1", timeout_s=1)
+    sandbox.close()
+    with pytest.raises(SandboxError, match="closed"):
+        sandbox.exec("1", timeout_s=1)
+
+
+def test_a_program_that_cannot_be_started_is_named() -> None:
+    sandbox = WorkerSandbox(lambda: PipeTransport(["/no/such/program"], {}), "x")
+    with pytest.raises(SandboxError, match="/no/such/program"):
+        sandbox.exec("1", timeout_s=1)
+
+
+class FakeSandbox:
+    """Returns its code as output; loses every program ``lost``."""
+
+    def __init__(self, barrier: threading.Barrier | None = None) -> None:
+        self.barrier = barrier
+        self.closed = False
+
+    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = 0) -> ExecResult:
+        if self.barrier is not None:
+            self.barrier.wait(10)
+        if code == "lost":
+            raise SandboxError("lost")
+        return ExecResult(code, "", "ok", 0, 0.0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def outputs(results: list[ExecResult | SandboxError]) -> list[str]:
+    return [str(r) if isinstance(r, SandboxError) else r.stdout for r in results]
+
+
+def test_a_pool_keeps_the_order_and_replaces_what_is_lost() -> None:
+    made: list[FakeSandbox] = []
+
+    def factory() -> FakeSandbox:
+        made.append(FakeSandbox())
+        return made[-1]
+
+    pool = SandboxPool(factory, workers=2)
+    codes = ["a", "b", "lost", "c", "lost", "d"]
+    assert outputs(pool.run([ExecJob(code) for code in codes])) == codes
+    assert (len(made), sum(s.closed for s in made)) == (4, 2)
+    assert pool.run([]) == []
+    with pytest.raises(SandboxError, match="lost"):
+        pool.exec("lost", timeout_s=1)
+    pool.close()
+    assert all(s.closed for s in made)
+    with pytest.raises(SandboxError, match="closed"):
+        pool.run([ExecJob("a")])
+
+
+def test_a_pool_works_at_several_programs_at_once() -> None:
+    barrier = threading.Barrier(2)
+    pool = SandboxPool(lambda: FakeSandbox(barrier), workers=2)
+    assert outputs(pool.run([ExecJob("a"), ExecJob("b")])) == ["a", "b"]
+    pool.close()
+
+
+def test_run_jobs_takes_a_single_sandbox() -> None:
+    assert outputs(run_jobs(FakeSandbox(), [ExecJob("a"), ExecJob("lost"), ExecJob("b")])) == ["a", "lost", "b"]
+
+
+def test_copies_of_a_pool_are_the_pool() -> None:
+    pool = SandboxPool(FakeSandbox, workers=1)
+    assert copy.deepcopy({"pool": pool})["pool"] is pool
+    assert isinstance(pool, Sandbox)
+
+
+def test_a_fork_gets_workers_of_its_own() -> None:
+    pool = SandboxPool(lambda: ProcessSandbox(packages=(), warm=()), workers=1)
+    assert pool.exec("1", timeout_s=5).value == "1"
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if pool.exec("2", timeout_s=5).value == "2" else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pool.exec("3", timeout_s=5).value == "3"
+    pool.close()
+
+
+def test_make_sandbox_by_name(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"'dokcer'.*auto, docker, bwrap, process"):
+        make_sandbox("dokcer")
+    with pytest.raises(ConfigError, match="workers"):
+        make_sandbox("process", workers=0)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SandboxError, match="Docker"):
+        make_sandbox("docker")
+    with caplog.at_level(logging.WARNING, "toolenv.sandbox"):
+        pool = make_sandbox("auto", workers=1)
+    assert len(caplog.records) == 1
+    line = caplog.records[0].getMessage()
+    assert line.startswith("sandbox: process; ")
+    assert "Not bwrap: " in line
+    assert pool.exec("6 * 7", timeout_s=5).value == "42"
+    pool.close()
+
+
+def test_the_shared_sandbox_is_shared() -> None:
+    assert shared_sandbox("process", workers=1) is shared_sandbox("process", workers=1)
+
+
+# Parts of the worker -------------------------------------------------------------------------------------------------
+
+
+@given(chunks=st.lists(st.binary(max_size=50), max_size=20), limit=st.integers(2, 100))
+def test_capture_keeps_head_and_tail(chunks: list[bytes], limit: int) -> None:
+    capture = Capture(limit)
+    for chunk in chunks:
+        capture.feed(chunk)
+    whole = b"".join(chunks)
+    assert capture.total == len(whole)
+    assert len(capture.head) + len(capture.tail) == min(limit, len(whole))
+    assert whole.startswith(bytes(capture.head))
+    assert whole.endswith(bytes(capture.tail))
+
+
+@given(text=st.text(max_size=100), limit=st.integers(1, 50))
+def test_clip_keeps_head_and_tail(text: str, limit: int) -> None:
+    clipped = clip(text, limit)
+    assert clipped is not None
+    if len(text) <= limit:
+        assert clipped == text
+    else:
+        assert clipped.startswith(text[: limit // 2])
+        assert clipped.endswith(text[len(text) - (limit - limit // 2) :])
+
+
+def test_wipe_empties_deep_and_locked_folders(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(200):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "file").write_text("x")
+    (tmp_path / "link").symlink_to("/")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "file").touch()
+    (tmp_path / "locked").chmod(0)
+    wipe(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert Path("/proc").exists()
+
+
+def test_descendants_are_found() -> None:
+    with subprocess.Popen(["sleep", "30"]) as process:
+        assert process.pid in descendants(os.getpid())
+        process.kill()

@@ -50,7 +50,7 @@ def action_logprobs(
     size = max(1, CHUNK_LOGITS // head.weight.shape[0])
     parts = [
         checkpoint(_score, head, states, ids, temperature, entropy, use_reentrant=False)
-        for states, ids in zip(predicting.split(size), targets.split(size), strict=True)
+        for states, ids in zip(torch.split(predicting, size), torch.split(targets, size), strict=True)
     ]
     return _scatter(parts, 0, tokens), _scatter(parts, 1, tokens) if entropy else None
 

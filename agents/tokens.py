@@ -162,10 +162,8 @@ class ConversationEncoder:
 
         It is closed as the template closes a turn, except where the format goes on in one message.
         """
-        ids = self._encode_text(text)
-        if not self.format.continues:
-            ids.append(self._special[_end_literal(self._closing, self._literals)])
-        return ids
+        ids = self.encode_text(text)
+        return ids if self.format.continues else ids + self._encode_template(self._closing, "")
 
     def is_closed(self, history: TokenHistory) -> bool:
         """Whether the last token is the one that the template ends a turn with."""

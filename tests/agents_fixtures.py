@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,8 @@ from gymnasium.vector import AutoresetMode
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from agents.sampling.base import Generation
+from agents.tokens import TokenHistory
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import InfrastructureError, ToolError
@@ -95,3 +98,24 @@ def make_env(format: str = "search_r1", max_turns: int | None = 3) -> ToolEnv:
 def make_envs(count: int, format: str = "search_r1", max_turns: int | None = 3) -> ToolVectorEnv:
     """Toy environments that are reset by hand."""
     return ToolVectorEnv([lambda: make_env(format, max_turns)] * count, AutoresetMode.DISABLED)
+
+
+class TextSampler:
+    """Says fixed texts, one a turn, encoded as a policy would have written them, and counts its calls."""
+
+    def __init__(self, *texts: str, end: tuple[int, ...] = ()) -> None:
+        self.texts = texts
+        self.end = end
+        self.batches: list[int] = []
+
+    def generate(self, prompts: Sequence[TokenHistory], *, seeds: Sequence[int]) -> list[Generation]:
+        """The text of each history's turn."""
+        self.batches.append(len(prompts))
+        return [
+            self._say(self.texts[min(p.num_turns, len(self.texts) - 1)], seed)
+            for p, seed in zip(prompts, seeds, strict=True)
+        ]
+
+    def _say(self, text: str, seed: int) -> Generation:
+        ids = (*make_tokenizer()(text, add_special_tokens=False)["input_ids"], *self.end)
+        return Generation(ids, (-0.5,) * len(ids), text, "stop", seed % 7)

@@ -36,7 +36,7 @@ class SamplingParams:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be at least 1, not {self.max_new_tokens!r}")
         if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, not {self.temperature!r}; for no randomness use greedy=True")
+            raise ConfigError(f"temperature must be above 0, not {self.temperature!r}; for no draw use greedy=True")
         if isinstance(self.stop, str) or "" in self.stop:
             raise ConfigError(f"stop must be a tuple of non-empty strings, not {self.stop!r}")
 

@@ -10,16 +10,18 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
+class GrowingLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of one layer, ``(B, heads, capacity, D)``, of which the first ``length`` columns are filled.
 
     transformers' own dynamic layer copies everything for each new token; this one writes into what it has.
     """
 
     is_sliding = False
+    keys: Any  # tensors from the first update on; the base class says that they may be None before
+    values: Any
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.capacity = capacity
         self.length = 0
 
@@ -101,9 +103,7 @@ class KVBatch:
         self.width = width
 
     @classmethod
-    def from_rows(
-        cls, rows: Sequence[CachedRow | None], num_layers: int, room: int, device: torch.device
-    ) -> KVBatch:
+    def from_rows(cls, rows: Sequence[CachedRow | None], num_layers: int, room: int, device: torch.device) -> KVBatch:
         """A batch of rows, each cached before or empty (``None``), aligned on the right, with room to grow."""
         width = max((len(row.ids) for row in rows if row is not None), default=0)
         mask = torch.zeros(len(rows), width + room, dtype=torch.int64, device=device)

@@ -14,6 +14,8 @@ from agents.advantages import ESTIMATORS, dr_grpo, grpo, make_estimator, rloo, t
 from agents.batch import TurnBatch
 from toolenv.errors import ConfigError
 
+pytestmark = pytest.mark.core
+
 NAN = float("nan")
 ALL = [
     grpo,

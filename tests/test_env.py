@@ -19,6 +19,8 @@ from toolenv import ConfigError, DataError, Episode, InfrastructureError, TaskSe
 from toolenv.formats import FORMATS, make_format
 from toolenv.messages import ToolCall
 
+pytestmark = pytest.mark.core
+
 FORMAT_NAMES = sorted(FORMATS)
 anything = st.text(st.characters(), max_size=200) | st.sampled_from(
     [

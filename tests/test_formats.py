@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from toolenv import Hermes, SearchR1, Task, ToolCall, ToolResult, ToolRL, ToRL
 from toolenv.formats import FORMATS, last_boxed
 
+pytestmark = pytest.mark.core
+
 plain = st.text(st.characters(exclude_characters="<>`{}\\", exclude_categories=("Cs", "Cc", "Z")), min_size=1)
 
 

@@ -20,6 +20,8 @@ from toolenv.grading.calls import match_calls
 from toolenv.messages import ToolCall
 from toolenv.tools import argument_problems
 
+pytestmark = pytest.mark.core
+
 SPLITS = tuple(SIZES)
 CITY = {
     "name": "get_weather",

@@ -25,6 +25,8 @@ from rewards import (
 from tests.toys import CAPITALS, toy_env, toy_vector
 from toolenv import ConfigError, RewardError
 
+pytestmark = pytest.mark.core
+
 CALL = '<tool_call>{{"name": "search", "arguments": {{"query": "{}"}}}}</tool_call>'
 ACTIONS = [*(CALL.format(c) for c in CAPITALS), "hm", *(f"<answer>{c}</answer>" for c in CAPITALS.values())]
 

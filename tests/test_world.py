@@ -20,6 +20,8 @@ from toolenv.data.world.sentences import FILLERS, LEADS, NOTES, SENTENCES
 from toolenv.data.world.world import TARGETS
 from toolenv.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.core
+
 SPLITS = ("train", "validation", "test")
 WORLD = load_world()
 ALL = {split: questions(split) for split in SPLITS}

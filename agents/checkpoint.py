@@ -1,0 +1,136 @@
+"""Checkpoints: a run that is killed at any moment goes on from the last one as if nothing had happened.
+
+A checkpoint is a directory that transformers' ``from_pretrained`` loads, with the trainer's state beside the weights.
+It is written aside, flushed to the disk and renamed, so that a checkpoint that is there is whole.
+
+There are no generator states in it, since there are no running generators: every random stream of a run is named by
+the run's seed and the update (``toolenv.seeding``), so the number of the update says where all of them stand. The
+learning rate is a function of the update too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from toolenv.errors import DataError
+
+STATE_FILE = "trainer.json"
+OPTIMIZER_FILE = "optimizer.pt"
+_PREFIX = "update-"
+_ASIDE = ".partial"
+
+
+def save_checkpoint(
+    directory: str | Path,
+    update: int,
+    *,
+    model: Any,
+    tokenizer: Any,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint, then drop the oldest beyond ``keep``.
+
+    Args:
+        directory: Where the checkpoints of the run stand.
+        update: The update that it stands after.
+        model: A transformers model.
+        tokenizer: Its tokenizer.
+        optimizer: The optimiser.
+        state: Further facts, JSON values.
+        keep: How many checkpoints to keep.
+
+    Returns:
+        The checkpoint's directory.
+    """
+    directory = Path(directory)
+    final = directory / f"{_PREFIX}{update:06d}"
+    aside = directory / f"{final.name}{_ASIDE}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    with _without_bars():
+        model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    torch.save(optimizer.state_dict(), aside / OPTIMIZER_FILE)
+    (aside / STATE_FILE).write_text(json.dumps({**(state or {}), "update": update}, indent=1), encoding="utf-8")
+    for path in sorted(aside.rglob("*")):
+        _flush(path)
+    _flush(aside)
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    _flush(directory)
+    for old in checkpoints(directory)[: -max(keep, 1)]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(path: str | Path, *, model: Any, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+    """Load weights and optimiser in place.
+
+    Args:
+        path: A checkpoint's directory.
+        model: The model to load into, of the class that was saved.
+        optimizer: The optimiser to load into; ``None``: the weights alone.
+
+    Returns:
+        The state that was saved, with ``update``.
+
+    Raises:
+        DataError: Not a checkpoint.
+    """
+    path = Path(path)
+    if not (path / STATE_FILE).is_file():
+        raise DataError(f"{path} is not a checkpoint: there is no {STATE_FILE} in it")
+    dtype = next(iter(model.parameters())).dtype
+    with _without_bars():
+        saved = type(model).from_pretrained(path, dtype=dtype, local_files_only=True)
+    model.load_state_dict(saved.state_dict())
+    if optimizer is not None:
+        device = next(iter(model.parameters())).device
+        optimizer.load_state_dict(torch.load(path / OPTIMIZER_FILE, map_location=device, weights_only=True))
+    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    return state
+
+
+def checkpoints(directory: str | Path) -> list[Path]:
+    """The whole checkpoints in a directory, the oldest first; what was left half-written is none."""
+    found = [path for path in Path(directory).glob(f"{_PREFIX}*") if path.is_dir() and path.suffix != _ASIDE]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def latest(directory: str | Path) -> Path | None:
+    """The newest whole checkpoint, ``None`` where there is none."""
+    found = checkpoints(directory)
+    return found[-1] if found else None
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' progress bars from breaking the run's own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

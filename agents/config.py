@@ -1,0 +1,215 @@
+"""A run's whole configuration: one dataclass, checked at construction, whose ``--help`` is its manual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agents.advantages import AdvantageEstimator, make_estimator
+from agents.losses import Normalizer, Ratio
+from agents.models import Precision
+from toolenv.errors import ConfigError
+from toolenv.extras import require
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """Settings of ``agents.grpo``.
+
+    Attributes:
+        env_id: Gymnasium id of the environment.
+        env_kwargs: Keyword arguments of the environment, as JSON. For the nano policy they go on top of its own.
+        format: How the model speaks (hermes, search_r1, torl, toolrl); by default what the model was made for, else
+            hermes.
+        max_turns: Most turns of an episode; by default the environment's own limit.
+        model: What agents.models.load_model takes: nano, a folder, a .gguf file, a model hub's name.
+        device: Where the model runs: cpu, cuda, cuda:1, ...; auto: CUDA where there is one.
+        precision: Of the weights: float32 or bfloat16.
+        output_dir: Where metrics, episodes and checkpoints go.
+        resume: Go on from the last checkpoint in output_dir.
+        seed: Names every random stream of the run: tasks, samples, minibatches.
+        num_updates: Updates of the whole run, those before a resume included.
+        groups_per_update: Tasks an update.
+        group_size: Episodes a task: the group that an advantage compares within.
+        num_envs: Episodes that are played side by side.
+        max_new_tokens: Longest action, in tokens.
+        max_tokens: Longest episode, in tokens; a longer one is cut. By default what the model can take.
+        temperature: Sampling temperature, also in the policy that is trained.
+        outcome: Outcome reward: a metric of rewards.OutcomeFn (auto, em, f1, math, calls), or module:attribute of a
+            function that makes a reward.
+        process: Turn reward: module:attribute of a function that makes a reward; by default there is none.
+        estimator: A name in agents.advantages.ESTIMATORS, or module:attribute.
+        alpha: Weight of turn rewards against the outcome; by default the estimator's own.
+        gamma: Discount a turn; by default the estimator's own.
+        estimator_kwargs: Further settings of the estimator, as JSON.
+        learning_rate: Of AdamW.
+        warmup: Updates over which the learning rate rises from 0.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        inner_epochs: Passes over an update's episodes.
+        minibatch_episodes: Episodes an optimiser step; by default all of the update.
+        micro_batch_episodes: Episodes that go through the model at once; it changes memory and speed only.
+        clip_low: How far a ratio may fall below 1 before the loss stops caring.
+        clip_high: How far it may rise above 1.
+        dual_clip: Bound on the loss of one token with a negative advantage, above 1; by default there is none.
+        ratio: Importance ratio of a token, of its turn, or of its sequence.
+        normalizer: What the loss averages over; "constant" divides by episodes times max_new_tokens.
+        kl_coef: Weight of the KL penalty towards the initial model (k2, in the loss); 0 keeps no second model.
+        entropy_coef: Weight of the entropy bonus.
+        checkpoint_every: Updates between checkpoints; the last update always makes one.
+        keep_checkpoints: How many checkpoints are kept.
+        eval_every: Updates between evaluations on other tasks; 0: none.
+        eval_episodes: Episodes an evaluation.
+        eval_env_kwargs: What differs from env_kwargs in an evaluation, as JSON.
+
+    Raises:
+        ConfigError: Values that are out of range or do not fit together.
+
+    Example:
+        >>> GRPOConfig(group_size=1)
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: group_size must be at least 2, not 1: an episode is compared with its group
+    """
+
+    env_id: str = "ToolSearchQA-v0"
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    format: str | None = None
+    max_turns: int | None = None
+    model: str = "nano"
+    device: str = "auto"
+    precision: Precision = "float32"
+    output_dir: Path = Path("runs/grpo")
+    resume: bool = False
+    seed: int = 0
+    num_updates: int = 50
+    groups_per_update: int = 16
+    group_size: int = 8
+    num_envs: int = 64
+    max_new_tokens: int = 64
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    outcome: str = "auto"
+    process: str | None = None
+    estimator: str = "turn_loo"
+    alpha: float | None = None
+    gamma: float | None = None
+    estimator_kwargs: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    inner_epochs: int = 1
+    minibatch_episodes: int | None = None
+    micro_batch_episodes: int = 16
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    ratio: Ratio = "token"
+    normalizer: Normalizer = "token-mean"
+    kl_coef: float = 0.0
+    entropy_coef: float = 0.0
+    checkpoint_every: int = 10
+    keep_checkpoints: int = 2
+    eval_every: int = 0
+    eval_episodes: int = 100
+    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_dir", Path(self.output_dir))
+        if self.group_size < 2:
+            raise ConfigError(
+                f"group_size must be at least 2, not {self.group_size!r}: an episode is compared with its group"
+            )
+        check_ranges(self)
+        episodes = self.groups_per_update * self.group_size
+        if self.minibatch_episodes is not None and self.minibatch_episodes > episodes:
+            raise ConfigError(
+                f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {episodes} episodes "
+                f"({self.groups_per_update} groups of {self.group_size})"
+            )
+        if self.process is not None and ":" not in self.process:
+            raise ConfigError(f"process must be written as 'module:attribute', not {self.process!r}")
+        self.make_estimator()
+
+    def make_estimator(self) -> AdvantageEstimator:
+        """The estimator with its settings bound."""
+        given = {"alpha": self.alpha, "gamma": self.gamma}
+        settings = {name: value for name, value in given.items() if value is not None}
+        return make_estimator(self.estimator, **{**self.estimator_kwargs, **settings})
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return {**asdict(self), "output_dir": str(self.output_dir)}
+
+
+_POSITIVE = (
+    "num_updates", "groups_per_update", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
+    "learning_rate", "max_grad_norm", "inner_epochs", "minibatch_episodes", "micro_batch_episodes", "clip_high",
+    "checkpoint_every", "keep_checkpoints", "eval_episodes",
+)  # fmt: skip
+_NOT_NEGATIVE = ("seed", "warmup", "weight_decay", "kl_coef", "entropy_coef", "eval_every")
+
+
+def check_ranges(config: Any) -> None:
+    """Check the numbers that have a plain range.
+
+    Raises:
+        ConfigError: One is out of its range.
+    """
+    for name in _POSITIVE:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} must be above 0, not {value!r}")
+    for name in _NOT_NEGATIVE:
+        if not getattr(config, name) >= 0:
+            raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)!r}")
+    if not 0 < config.clip_low <= 1:
+        raise ConfigError(f"clip_low must lie in (0, 1], not {config.clip_low!r}")
+    if config.dual_clip is not None and not config.dual_clip > 1:
+        raise ConfigError(f"dual_clip must be above 1 or left out, not {config.dual_clip!r}")
+
+
+def parse_command_line(config: type[Config], arguments: Sequence[str] | None = None, prog: str | None = None) -> Config:
+    """Read a configuration from the command line; dictionaries are written as JSON.
+
+    Args:
+        config: The dataclass.
+        arguments: Words of the command line; ``None``: those of this process.
+        prog: How the command is called in ``--help``.
+
+    Raises:
+        ConfigError: Values that do not fit.
+        SystemExit: ``--help``, or an option that does not exist.
+    """
+    tyro = require("tyro", "train")
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule  # type: ignore[untyped-decorator]
+    def json_object(info: Any) -> Any:
+        if getattr(info.type, "__origin__", None) is not dict:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="JSON",
+            instance_from_str=lambda words: _json_object(words[0]),
+            is_instance=lambda value: isinstance(value, Mapping),
+            str_from_instance=lambda value: [json.dumps(value)],
+        )
+
+    parsed: Config = tyro.cli(config, args=arguments, prog=prog, registry=registry)
+    return parsed
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object: {text}")
+    return value

@@ -1,0 +1,270 @@
+"""What a training run works with: made from its settings, closed, saved and picked up again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.advantages import AdvantageEstimator, load_attribute
+from agents.checkpoint import latest, load_checkpoint, save_checkpoint
+from agents.config import GRPOConfig
+from agents.evaluate import evaluate
+from agents.interrupt import Interrupt
+from agents.metrics import MetricsWriter
+from agents.models import load_model
+from agents.records import keep_updates
+from agents.sampling.base import SamplingParams
+from agents.sampling.hf import HFSampler
+from agents.tokens import ConversationEncoder
+from rewards import OutcomeFn, RewardSum
+from toolenv.errors import ConfigError
+from toolenv.seeding import derive
+from toolenv.vector import ToolVectorEnv
+
+OUTCOME = "outcome"
+"""Name of the term that is the outcome; all other terms of a ``RewardSum`` are turn rewards."""
+
+Metrics = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Run:
+    """What a run works with; ``open_run`` makes it.
+
+    Attributes:
+        config: Settings.
+        model: The policy.
+        tokenizer: Its tokenizer.
+        reference: The policy as it was before the first update; ``None`` where no penalty needs it.
+        optimizer: Trains the policy.
+        envs: Where it plays.
+        eval_envs: Where it is evaluated; ``None`` where it is not.
+        rewards: What turns are worth.
+        estimator: What turns have earned.
+        encoder: Writes the tokens of prompts and observations.
+        sampler: Draws actions from ``model`` itself.
+        max_tokens: Longest history that the sampler is given.
+        writer: Takes the metrics.
+        done: How many updates are done.
+        owned: Environments to close in the end.
+        metrics: One entry an update of this process.
+    """
+
+    config: GRPOConfig
+    model: Any
+    tokenizer: Any
+    reference: Any
+    optimizer: torch.optim.Optimizer
+    envs: ToolVectorEnv
+    eval_envs: ToolVectorEnv | None
+    rewards: RewardSum
+    estimator: AdvantageEstimator
+    encoder: ConversationEncoder
+    sampler: HFSampler
+    max_tokens: int | None
+    writer: MetricsWriter
+    done: int
+    owned: list[ToolVectorEnv]
+    metrics: list[Metrics] = field(default_factory=list)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints stand."""
+        return self.config.output_dir / "checkpoints"
+
+    @property
+    def episodes_path(self) -> Path:
+        """Where the scored episodes stand."""
+        return self.config.output_dir / "episodes.jsonl"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        return save_checkpoint(
+            self.checkpoints,
+            self.done,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            optimizer=self.optimizer,
+            state={"config": self.config.to_json()},
+            keep=self.config.keep_checkpoints,
+        )
+
+    def evaluate(self) -> Metrics:
+        """Success on tasks of their own, the same at every evaluation."""
+        assert self.eval_envs is not None
+        _, summary = evaluate(
+            self.sampler,
+            self.eval_envs,
+            self.config.eval_episodes,
+            encoder=self.encoder,
+            seed=derive(self.config.seed, "eval"),
+            max_tokens=self.max_tokens,
+        )
+        low, high = summary.interval
+        return {
+            "eval/success_rate": summary.success_rate,
+            "eval/success_low": low,
+            "eval/success_high": high,
+            "eval/outcome": summary.mean_score,
+            "eval/calls_per_episode": summary.calls_per_episode,
+            "eval/turns_per_episode": summary.turns_per_episode,
+        }
+
+    def stop(self, interrupt: Interrupt) -> str:
+        """Keep what can be kept after Ctrl-C; returns what to tell the user."""
+        if self.done and not interrupt.torn:
+            self.save()
+        kept = latest(self.checkpoints)
+        if kept is None:
+            return "stopped before the first update was done; there is nothing to resume"
+        return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
+
+    def close(self) -> None:
+        """Close the environments that the run made itself."""
+        for envs in self.owned:
+            envs.close()
+
+
+def open_run(
+    config: GRPOConfig,
+    model: Any,
+    tokenizer: Any,
+    envs: ToolVectorEnv | None,
+    eval_envs: ToolVectorEnv | None,
+    rewards: RewardSum | None,
+) -> Run:
+    """Check, load, and go back to the last checkpoint where that is asked for.
+
+    Args:
+        config: Settings.
+        model: A policy to train instead of the one that the settings name, with its tokenizer.
+        tokenizer: Its tokenizer.
+        envs: Environments instead of those that the settings name, like ``eval_envs``.
+        eval_envs: Where it is evaluated.
+        rewards: Rewards instead of those that the settings name.
+
+    Raises:
+        ConfigError: What does not fit together, or an output directory that holds another run.
+    """
+    if (model is None) != (tokenizer is None):
+        raise ConfigError("model and tokenizer come together; give both or neither")
+    checkpoint = _claim_output(config)
+    rewards = rewards or make_rewards(config)
+    if OUTCOME not in rewards.fns:
+        raise ConfigError(f"the rewards have no term {OUTCOME!r}; they have {', '.join(rewards.fns)}")
+    if model is None:
+        model, tokenizer = load_model(config.model, device=config.device, precision=config.precision)
+    # Without dropout: the ratio must be 1 before the first step.
+    model.eval()
+    reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    done = load_checkpoint(checkpoint, model=model, optimizer=optimizer)["update"] if checkpoint else 0
+    owned = []
+    if envs is None:
+        envs = make_envs(config, config.num_envs)
+        owned.append(envs)
+    if eval_envs is None and config.eval_every:
+        eval_envs = make_envs(config, min(config.num_envs, config.eval_episodes), config.eval_env_kwargs)
+        owned.append(eval_envs)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
+    format = envs.envs[0].format
+    params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
+    run = Run(
+        config, model, tokenizer, reference, optimizer, envs, eval_envs, rewards,
+        estimator=config.make_estimator(),
+        encoder=ConversationEncoder(tokenizer, format),
+        sampler=HFSampler(model, tokenizer, params, version=done),
+        max_tokens=config.max_tokens or _room(model, config.max_new_tokens),
+        writer=MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1),
+        done=done,
+        owned=owned,
+    )  # fmt: skip
+    keep_updates(run.episodes_path, done)
+    return run
+
+
+def _claim_output(config: GRPOConfig) -> Path | None:
+    """The checkpoint to go on from; ``None`` to start from the beginning."""
+    checkpoint = latest(config.output_dir / "checkpoints")
+    if config.resume:
+        return checkpoint
+    if checkpoint is not None or (config.output_dir / "metrics.jsonl").exists():
+        raise ConfigError(
+            f"{config.output_dir} holds a run already; pass --resume to go on with it, or another --output-dir"
+        )
+    return None
+
+
+def make_rewards(config: GRPOConfig) -> RewardSum:
+    """The rewards that the settings name.
+
+    Raises:
+        ConfigError: There is no such reward.
+    """
+    outcome = load_attribute(config.outcome)() if ":" in config.outcome else OutcomeFn(config.outcome)  # type: ignore[arg-type]
+    terms = {OUTCOME: outcome}
+    if config.process is not None:
+        process = load_attribute(config.process)()
+        terms[process.name] = process
+    return RewardSum(terms)
+
+
+def make_envs(config: GRPOConfig, num_envs: int, changes: dict[str, Any] | None = None) -> ToolVectorEnv:
+    """The environments that the settings name.
+
+    Args:
+        config: Settings.
+        num_envs: How many.
+        changes: Keyword arguments that go on top of ``env_kwargs``.
+
+    Raises:
+        ConfigError: There is no such environment, or it is no tool environment.
+    """
+    import gymnasium as gym
+
+    import toolenv  # noqa: F401  registers the ids
+
+    settings = {**config.env_kwargs, **(changes or {})}
+    if config.model == "nano":
+        from agents.nano import ENV_KWARGS, nano_format
+
+        settings = {**ENV_KWARGS, "format": nano_format(), **settings}
+    if config.format is not None:
+        settings["format"] = config.format
+    if config.max_turns is not None:
+        settings["max_turns"] = config.max_turns
+    try:
+        envs = gym.make_vec(config.env_id, num_envs=num_envs, autoreset_mode="Disabled", **settings)
+    except (gym.error.Error, TypeError) as error:
+        raise ConfigError(f"cannot make {config.env_id!r} with {settings}: {error}") from error
+    if not isinstance(envs, ToolVectorEnv):
+        raise ConfigError(f"{config.env_id!r} makes a {type(envs).__name__}; agents.grpo needs a ToolVectorEnv")
+    return envs
+
+
+def _room(model: Any, max_new_tokens: int) -> int | None:
+    """Longest history after which an action still fits into the model."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    if positions <= max_new_tokens:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens}, and the model takes {positions} tokens in all")
+    return int(positions) - max_new_tokens

@@ -1,0 +1,95 @@
+"""Checkpoints: whole or not there, loadable by transformers, bitwise the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peek import peek_model, peek_tokenizer
+from transformers import AutoModelForCausalLM
+
+from agents.checkpoint import checkpoints, latest, load_checkpoint, save_checkpoint
+from toolenv.errors import DataError
+
+
+def trained(seed=0, steps=2):
+    """A model and an optimiser with some history."""
+    model = peek_model(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(steps):
+        ids = torch.tensor([[2, 3 + step, 4, 5]])
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def save(directory, update, model, optimizer, **options):
+    return save_checkpoint(directory, update, model=model, tokenizer=peek_tokenizer(), optimizer=optimizer, **options)
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_is_loaded_goes_on_bitwise(tmp_path):
+    model, optimizer = trained()
+    path = save(tmp_path, 7, model, optimizer, state={"note": "x"})
+    other, other_optimizer = trained(seed=1, steps=1)
+    assert not same(model, other)
+    assert load_checkpoint(path, model=other, optimizer=other_optimizer) == {"note": "x", "update": 7}
+    assert same(model, other)
+    for each, its_optimizer in ((model, optimizer), (other, other_optimizer)):
+        ids = torch.tensor([[2, 8, 9]])
+        each(input_ids=ids, labels=ids).loss.backward()
+        its_optimizer.step()
+    assert same(model, other)
+
+
+def test_transformers_loads_it_and_tied_weights_stay_tied(tmp_path):
+    model, optimizer = trained()
+    path = save(tmp_path, 1, model, optimizer)
+    assert same(model, AutoModelForCausalLM.from_pretrained(path))
+    other = peek_model(3)
+    load_checkpoint(path, model=other)
+    assert other.lm_head.weight is other.model.embed_tokens.weight
+
+
+def test_the_oldest_are_dropped(tmp_path):
+    model, optimizer = trained()
+    for update in (1, 2, 10, 9):
+        save(tmp_path, update, model, optimizer, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["update-000009", "update-000010"]
+    assert latest(tmp_path).name == "update-000010"
+
+
+def test_saving_twice_replaces(tmp_path):
+    save(tmp_path, 1, *trained(seed=0))
+    model, optimizer = trained(seed=1)
+    path = save(tmp_path, 1, model, optimizer)
+    other = peek_model(2)
+    load_checkpoint(path, model=other)
+    assert same(model, other)
+
+
+def test_dying_while_saving_leaves_the_last_one(tmp_path, monkeypatch):
+    model, optimizer = trained()
+    first = save(tmp_path, 1, model, optimizer)
+
+    def die(*args, **kwargs):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", die)  # the weights are written by then, the optimiser is not
+        with pytest.raises(OSError, match="no space"):
+            save(tmp_path, 2, model, optimizer)
+    assert len(list(tmp_path.iterdir())) == 2  # the half one is there, under its other name
+    assert latest(tmp_path) == first
+    assert save(tmp_path, 2, model, optimizer) == latest(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["update-000001", "update-000002"]
+
+
+def test_nothing_there(tmp_path):
+    assert latest(tmp_path / "no") is None
+    with pytest.raises(DataError, match="not a checkpoint"):
+        load_checkpoint(tmp_path, model=peek_model())

@@ -162,6 +162,8 @@ def _mismatch(call: ToolCall, gold: ToolCall, accepted: Accepted, schema: Mappin
 def _fits(value: Any, candidate: Any) -> bool:
     """Whether a value is the accepted one. In an accepted object each key has a list of values."""
     if isinstance(candidate, str):
+        if candidate == "" and value == []:  # in BFCL's answers "" also stands for an empty list
+            return True
         return isinstance(value, str) and standardise(value) == standardise(candidate)
     if isinstance(candidate, bool) or isinstance(value, bool):
         return value is candidate

@@ -63,7 +63,8 @@ def match_calls(
 
     Source:
         ShishirPatil/gorilla, ``berkeley-function-call-leaderboard/bfcl_eval/eval_checker/ast_eval/ast_checker.py``.
-        BFCL pairs parallel calls greedily; here a call that fits two gold calls never blocks the right pairing.
+        Differences: BFCL pairs parallel calls greedily, here a call that fits two gold calls never blocks the right
+        pairing; BFCL takes an integer for a float only outside of lists; and it takes 1 for true inside an object.
 
     Example:
         >>> gold = [ToolCall("f", {"city": "New York"}), ToolCall("g")]
@@ -207,6 +208,9 @@ def _type_fits(value: Any, accepted: Sequence[Any], schema: Mapping[str, Any]) -
     names = schema.get("type", [])
     names = [names] if isinstance(names, str) else names
     allowed = [t for name in names for t in _PYTHON_TYPES.get(name, ())]
+    if isinstance(value, list) and "array" in names and isinstance(schema.get("items"), Mapping):
+        inside = [item for candidate in accepted if isinstance(candidate, list) for item in candidate]
+        return all(_type_fits(item, inside, schema["items"]) for item in value)
     if not allowed or type(value) in allowed:
         return True
     return any(type(value) is type(candidate) for candidate in accepted if candidate != "")

@@ -88,7 +88,7 @@ def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     if options.name is None:
         for name, asset in sorted(ASSETS.items()):
-            print(f"{name:16} {asset.version:12} {asset.size_mb:7.1f} MB  {asset.licence}")
+            print(f"{name:14} {asset.version:10} {asset.licence:12} {asset.inside}")
         return
     print(fetch(options.name))
 

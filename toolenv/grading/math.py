@@ -1,7 +1,8 @@
 """Whether a mathematical answer is right.
 
 Equal texts and plain numbers are compared here. Everything else goes to math-verify in a worker process, where an
-expression that explodes (``9**9**9**9``) is killed at its time limit, whatever thread asked.
+expression that explodes (``9**9**9**9``) is killed when it has used up its CPU time, whatever thread asked. CPU time
+decides, not the clock, so a busy machine makes no answer wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from toolenv.sandbox.base import ExecJob, ExecResult
 from toolenv.sandbox.pool import SandboxPool
 from toolenv.sandbox.process import ProcessSandbox
 
-TIMEOUT_S = 5.0
+CPU_S = 4
+TIMEOUT_S = 60.0
 MAX_CHARS = 1_000
 CACHE_SIZE = 100_000
 WORKERS = 2
@@ -31,9 +33,23 @@ _LOAD = (
     "module = importlib.util.module_from_spec(spec); sys.modules['math_check'] = module; "
     "spec.loader.exec_module(module)"
 )
-_TRY = "import math_check as m; m.same(m.read('sqrt(2)/2'), m.read(r'\\frac{\\sqrt{2}}{2}'))"
+# What is read and compared once in the worker costs nothing in its children.
+_TRIES = (
+    ("sqrt(2)/2", r"\frac{1}{\sqrt{2}}"),
+    ("(x + 1)**2", "x^2 + 2x + 1"),
+    ("[1, 2]", "(1, 2)"),
+    (r"\{1, 2\}", r"\{2, 1\}"),
+    ("3/4*log(7) - 1/9", r"\frac{3}{4} \ln 7 - \frac{1}{9}"),
+    ("The answer is 50", r"50^\circ"),
+    ("3 + 2*I", "3 + 2i"),
+    ("(-oo, 3)", r"(-\infty, 3)"),
+    ("Matrix([[1, 2], [3, 4]])", r"\begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}"),
+    ("sin(x)**2 + pi", "x = 1"),
+)
+_TRY = tuple(f"import math_check as m; m.same(m.read({gold!r}), m.read({answer!r}))" for answer, gold in _TRIES)
 _PROGRAM = """
-import math_check
+import resource, math_check
+resource.setrlimit(resource.RLIMIT_CPU, ({cpu_s}, {cpu_s} + 1))
 gold = math_check.read({gold!a})
 print("gold read", flush=True)
 print(math_check.same(gold, math_check.read({answer!a})))
@@ -53,8 +69,8 @@ def math_equal(answer: str, gold: str) -> bool | None:
         gold: The right answer.
 
     Returns:
-        ``None`` where there is no verdict: the worker was lost, or the gold answer itself cannot be read in time.
-        An answer that takes longer than the time limit, or more than the memory limit, is wrong: ``False``.
+        ``None`` where there is no verdict: the worker was lost or stalled, or the gold answer itself cannot be read.
+        An answer that takes more than 4 s of CPU time, or more than the memory limit, is wrong: ``False``.
 
     Example:
         >>> math_equal("0.5", "1/2"), math_equal("3", "4")
@@ -102,14 +118,15 @@ def quick_equal(answer: str, gold: str) -> bool | None:
     value, right = number(answer), number(gold)
     if value is None or right is None:
         return None
-    if "." in answer or "." in gold:  # a decimal may be rounded
+    if not {".", "e", "E"}.isdisjoint(answer + gold):  # a decimal may be rounded
         return abs(value - right) <= TOLERANCE * min(Fraction(1), abs(right))
     return value == right
 
 
-_DROPPED = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\s+|\.$")
+_WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\{([^{}]*)\}")
+_DROPPED = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|(?<!\d)\s+|\s+(?!\d)|\.$")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?\Z")
-_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})\Z")
+_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?\Z")
 _RATIO = re.compile(r"([+-]?)(?:\\frac\{(-?\d{1,400})\}\{(-?\d{1,400})\}|(\d{1,400})/(\d{1,400}))\Z")
 
 
@@ -124,7 +141,7 @@ def plain(text: str) -> str:
     boxed = last_boxed(text) if "\\boxed{" in text else None
     if boxed is not None:
         text = boxed
-    text = text.strip("$").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = _WORDS.sub(r"\1", text.strip("$")).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _DROPPED.sub("", _DROPPED.sub("", text))
 
 
@@ -141,7 +158,7 @@ def number(text: str) -> Fraction | None:
     if not text.isascii():  # \d takes digits of every script
         return None
     if _NUMBER.match(text):
-        return Fraction(text.rstrip(".") if text.endswith(".") else text)
+        return Fraction(text)
     ratio = _RATIO.match(text)
     if ratio is None:
         return None
@@ -153,7 +170,7 @@ def number(text: str) -> Fraction | None:
 
 def _ask(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
     """Verdicts of math-verify; a worker that is lost is asked once more."""
-    jobs = [ExecJob(_PROGRAM.format(answer=answer, gold=gold), TIMEOUT_S) for answer, gold in pairs]
+    jobs = [ExecJob(_PROGRAM.format(answer=answer, gold=gold, cpu_s=CPU_S), TIMEOUT_S) for answer, gold in pairs]
     pool = _pool()
     results = pool.run(jobs)
     lost = [i for i, result in enumerate(results) if isinstance(result, SandboxError)]
@@ -166,10 +183,11 @@ def _verdict(result: ExecResult) -> bool | None:
     lines = result.stdout.split("\n")
     if result.status == "ok":
         return lines[1] == "True"
-    return False if lines[0] == "gold read" else None
+    stalled = result.status == "timeout" and result.exit_code is None  # by the clock, with CPU time to spare
+    return False if lines[0] == "gold read" and not stalled else None
 
 
 @lru_cache(maxsize=1)
 def _pool() -> SandboxPool:
     packages = ("math_verify", "latex2sympy2_extended", "antlr4", "sympy", "mpmath")
-    return SandboxPool(lambda: ProcessSandbox(packages=packages, warm=(_LOAD, _TRY)), WORKERS)
+    return SandboxPool(lambda: ProcessSandbox(packages=packages, warm=(_LOAD, *_TRY)), WORKERS)

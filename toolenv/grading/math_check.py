@@ -22,7 +22,7 @@ _LATEX_WORD = re.compile(r"\\[A-Za-z]+(\{[A-Za-z ]*\})?")
 
 def read(text: str) -> list[Any]:
     """All readings of a text: SymPy objects and strings; empty where it cannot be read."""
-    return [*_read_python(text), *_read_latex(text)]
+    return [_unify(reading) for reading in (*_read_python(text), *_read_latex(text))]
 
 
 def same(gold: list[Any], answer: list[Any]) -> bool:
@@ -30,6 +30,16 @@ def same(gold: list[Any], answer: list[Any]) -> bool:
     from math_verify import verify
 
     return bool(gold and answer and verify(gold, answer, timeout_seconds=None))
+
+
+def _unify(reading: Any) -> Any:
+    """The same symbols whichever parser made them: real ones, and i the imaginary unit."""
+    import sympy
+
+    if not isinstance(reading, sympy.Basic | sympy.MatrixBase):
+        return reading
+    symbols = {s: sympy.I if s.name == "i" else sympy.Symbol(s.name, real=True) for s in reading.free_symbols}
+    return reading.xreplace(symbols)
 
 
 def _read_python(text: str) -> list[Any]:
@@ -41,7 +51,7 @@ def _read_python(text: str) -> list[Any]:
     import sympy
     from sympy.parsing.sympy_parser import convert_xor, parse_expr, standard_transformations
 
-    names = {name: getattr(sympy, name) for name in _NAMES if hasattr(sympy, name)} | {"ln": sympy.log}
+    names = {name: getattr(sympy, name) for name in _NAMES} | {"ln": sympy.log, "e": sympy.E}
     try:
         value = parse_expr(text, names, (*standard_transformations, convert_xor))
     except Exception:  # whatever a parser makes of any text: it is not Python, then

@@ -16,7 +16,7 @@ ANSWERS = ("answer", "final_answer", "output", "answers", "solution")
 FACTS = ("subject", "level", "type", "difficulty", "source")
 
 
-def load_math_jsonl(path: str | Path) -> TaskSet:
+def load_math_jsonl(path: str | Path, *, skip_unanswered: bool = False) -> TaskSet:
     r"""Read problems in the shapes in which the common sets come.
 
     The problem is ``problem``, ``question``, ``input`` or ``prompt``; the answer ``answer``, ``final_answer``,
@@ -26,13 +26,19 @@ def load_math_jsonl(path: str | Path) -> TaskSet:
 
     Args:
         path: A ``.jsonl`` or ``.json`` file, or one of these with ``.gz``.
+        skip_unanswered: Leave out problems without an answer, instead of refusing the file.
 
     Raises:
         DataError: A record without problem or answer; the message names file, line and reason.
     """
     path = Path(path)
     stem = path.name.split(".")[0]
-    tasks = [_task(record, f"{stem}-{number}", where) for where, number, record in read_records(path)]
+    records = read_records(path)
+    tasks = [
+        _task(record, f"{stem}-{number}", where)
+        for where, number, record in records
+        if _answer_key(record) is not None or not skip_unanswered
+    ]
     return TaskSet(tasks, name=str(path))
 
 
@@ -40,13 +46,17 @@ def _task(record: Mapping[str, Any], name: str, where: str) -> Task:
     prompt = next((record[key] for key in PROMPTS if record.get(key)), None)
     if not isinstance(prompt, str):
         raise DataError(f"{where}: no problem; give one of {', '.join(PROMPTS)} as text")
-    key = next((key for key in ANSWERS if record.get(key) not in (None, "", [])), None)
+    key = _answer_key(record)
     if key is None:
         raise DataError(f"{where}: no answer; give one of {', '.join(ANSWERS)}")
     value = record[key]
     answers = tuple(_answer(item, key, where) for item in (value if isinstance(value, list) else [value]))
     metadata = {fact: record[fact] for fact in FACTS if fact in record}
     return Task(name, prompt, answers, metadata=metadata)
+
+
+def _answer_key(record: Mapping[str, Any]) -> str | None:
+    return next((key for key in ANSWERS if record.get(key) not in (None, "", [])), None)
 
 
 def _answer(value: Any, key: str, where: str) -> str:

@@ -168,6 +168,14 @@ def open_run(
     rewards = rewards or make_rewards(config)
     if OUTCOME not in rewards.fns:
         raise ConfigError(f"the rewards have no term {OUTCOME!r}; they have {', '.join(rewards.fns)}")
+    # Environments come first: they are quick to make, and where most settings that do not fit show.
+    owned = []
+    if envs is None:
+        envs = make_envs(config, config.num_envs)
+        owned.append(envs)
+    if eval_envs is None and config.eval_every:
+        eval_envs = make_envs(config, min(config.num_envs, config.eval_episodes), config.eval_env_kwargs)
+        owned.append(eval_envs)
     if model is None:
         model, tokenizer = load_model(config.model, device=config.device, precision=config.precision)
     # Without dropout: the ratio must be 1 before the first step.
@@ -176,15 +184,6 @@ def open_run(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     done = load_checkpoint(checkpoint, model=model, optimizer=optimizer)["update"] if checkpoint else 0
-    owned = []
-    if envs is None:
-        envs = make_envs(config, config.num_envs)
-        owned.append(envs)
-    if eval_envs is None and config.eval_every:
-        eval_envs = make_envs(config, min(config.num_envs, config.eval_episodes), config.eval_env_kwargs)
-        owned.append(eval_envs)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     format = envs.envs[0].format
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
     run = Run(
@@ -198,6 +197,7 @@ def open_run(
         owned=owned,
     )  # fmt: skip
     keep_updates(run.episodes_path, done)
+    (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     return run
 
 

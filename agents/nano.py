@@ -9,22 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.experts import SearchExpert
-from agents.rollout import play
 from agents.sft import Evaluation, SFTConfig, fit
 from agents.tokens import ConversationEncoder
 from toolenv.data.world import load_world, questions
-from toolenv.envs.search_qa import SearchQAEnv
+from toolenv.envs.search_qa import make_vec
 from toolenv.episode import Episode, Turn
 from toolenv.extras import require
 from toolenv.formats import SearchR1
 from toolenv.messages import Message, ToolCall, ToolResult
 from toolenv.seeding import rng
+
+if TYPE_CHECKING:
+    from toolenv.data.world.world import Split
 
 ASSETS = Path(__file__).parent / "assets" / "nano"
 HOPS = (1, 2)
@@ -35,7 +38,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-ENV_KWARGS: dict[str, Any] = {"hops": HOPS, "top_k": 1, "max_turns": 6}
+WARM_START = SFTConfig(
+    learning_rate=2e-3, batch_episodes=16, max_updates=6000, eval_every=200, patience=8, context_share=0.1
+)
+
+ENV_KWARGS: dict[str, Any] = {"hops": HOPS, "top_k": 1, "max_turns": 4}
 """Settings of ``ToolSearchQA-v0`` that the nano policy was made for; with ``nano_format()``."""
 
 
@@ -108,22 +115,36 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Any:
     return tokenizer
 
 
-def expert_episodes(split: str, count: int, seed: int = 0) -> list[Episode]:
+def expert_episodes(split: Split, count: int, seed: int = 0, num_envs: int = 64) -> list[Episode]:
     """Episodes of the scripted expert that ended with the right answer.
 
     The expert does not know how to phrase a query (see ``SearchExpert``): what it shows is how to search, read and
     answer, and every way to ask, good and bad.
+
+    Args:
+        split: Split of the bundled questions.
+        count: How many episodes.
+        seed: Seed of the expert.
+        num_envs: Environments that play side by side.
     """
-    env = SearchQAEnv(split=split, format=nano_format(), **ENV_KWARGS)
+    form = nano_format()
+    envs = make_vec(num_envs, autoreset_mode="Disabled", split=split, format=form, **ENV_KWARGS)
+    tasks = len(envs.envs[0].tasks)
     episodes: list[Episode] = []
-    index = 0
+    first = 0
     while len(episodes) < count:
-        agent = SearchExpert(nano_format(), rng(seed, "expert", split, index))
-        episode = play(env, agent, seed=index)
-        index += 1
-        if episode.answer in episode.task.answers:
-            episodes.append(episode)
-    return episodes
+        agents = [
+            SearchExpert(form, rng(seed, "expert", split, first + i), max_searches=ENV_KWARGS["max_turns"] - 1)
+            for i in range(num_envs)
+        ]
+        envs.reset(options={"task": [(first + i) % tasks for i in range(num_envs)]})
+        for _ in range(ENV_KWARGS["max_turns"]):
+            running = [env.episode for env in envs.envs]
+            envs.step([agent.act(e.task, e.turns) for agent, e in zip(agents, running, strict=True)])
+        played = [env.episode for env in envs.envs]
+        episodes += [episode for episode in played if episode.answer in episode.task.answers]
+        first += num_envs
+    return episodes[:count]
 
 
 def rename_entities(episode: Episode, seed: int) -> Episode:
@@ -132,7 +153,7 @@ def rename_entities(episode: Episode, seed: int) -> Episode:
     if generator.random() < 0.3:
         return episode
     names = _names(episode)
-    parts = _name_parts()
+    parts = _titles()
     renamed = {name: _fuse(parts, generator) for name in names if not any(c.isdigit() for c in name)}
     if not renamed:
         return episode
@@ -161,12 +182,9 @@ def _names(episode: Episode) -> list[str]:
     return sorted(names | {world.passage(p).title for p in found})
 
 
-def _name_parts() -> Sequence[str]:
-    return _titles()
-
-
-def _titles(cache: list[str] | None = None) -> list[str]:
-    return sorted({passage.title for passage in load_world().passages})
+@cache
+def _titles() -> tuple[str, ...]:
+    return tuple(sorted({passage.title for passage in load_world().passages}))
 
 
 def _fuse(parts: Sequence[str], generator: Any) -> str:
@@ -174,3 +192,51 @@ def _fuse(parts: Sequence[str], generator: Any) -> str:
     head = parts[int(generator.integers(len(parts)))]
     tail = parts[int(generator.integers(len(parts)))]
     return head[: max(2, len(head) // 2)].rstrip() + tail[len(tail) // 2 :].lower()
+
+
+def build(folder: Path, *, episodes: int, config: SFTConfig, report: Callable[[Evaluation], None]) -> list[Evaluation]:
+    """Make the warm-started policy: tokenizer, expert episodes, supervised training to the plateau.
+
+    Args:
+        folder: Where model, tokenizer and ``warmstart.json`` (the held-out curve) go.
+        episodes: Expert episodes to learn from.
+        config: Settings of the training.
+        report: Told of each look at the held-out loss.
+    """
+    train = expert_episodes("train", episodes)
+    validation = expert_episodes("validation", 300)
+    articles = [passage.contents for passage in load_world().passages]
+    spoken = ["".join(m.content for m in episode.messages()) for episode in train]
+    tokenizer = train_tokenizer([*articles, *spoken])
+    model = new_nano(tokenizer, config.seed)
+    encoder = ConversationEncoder(tokenizer, nano_format())
+    curve = fit(model, encoder, train, validation, config, transform=rename_entities, progress=report)
+    # Half the bytes; training reads them back as float32.
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    record = {"config": asdict(config), "episodes": episodes, "curve": [asdict(look) for look in curve]}
+    (folder / "warmstart.json").write_text(json.dumps(record, indent=1) + "\n")
+    return curve
+
+
+def main() -> None:
+    """Make the weights again: ``python -m agents.nano``."""
+    parser = argparse.ArgumentParser(description="Make the warm-started nano policy again.")
+    parser.add_argument("--output-dir", type=Path, default=ASSETS)
+    parser.add_argument("--episodes", type=int, default=6000)
+    parser.add_argument("--max-updates", type=int, default=WARM_START.max_updates)
+    arguments = parser.parse_args()
+    config = replace(WARM_START, max_updates=arguments.max_updates)
+
+    def report(look: Evaluation) -> None:
+        print(
+            f"update {look.update}/{config.max_updates}  train {look.train_loss:.3f}  "
+            f"held-out {look.validation_loss:.3f} nats a token",
+            flush=True,
+        )
+
+    build(arguments.output_dir, episodes=arguments.episodes, config=config, report=report)
+
+
+if __name__ == "__main__":
+    main()

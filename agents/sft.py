@@ -38,8 +38,8 @@ class SFTConfig:
         min_improvement: What counts as better, in nats a token.
         weight_decay: Decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm.
-        context_weight: Weight of the loss on tokens that the policy did not write; a little helps a model that starts
-            from nothing to learn to copy.
+        context_share: Share of the tokens that the policy did not write, drawn anew for each batch, that are learned
+            as well; a few help a model that starts from nothing to learn to copy.
         bf16: Whether matrix products run in bfloat16.
         seed: Seed of the order of episodes and of the transform.
     """
@@ -53,7 +53,7 @@ class SFTConfig:
     min_improvement: float = 1e-3
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    context_weight: float = 0.0
+    context_share: float = 0.0
     bf16: bool = False
     seed: int = 0
 
@@ -127,11 +127,12 @@ def fit(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: _rate(update, config))
     batches = _batches(encoder, train, config, transform)
+    generator = torch.Generator().manual_seed(config.seed)
     evaluations: list[Evaluation] = []
     best, best_state, losses = math.inf, copy.deepcopy(model.state_dict()), []
     for update in range(1, config.max_updates + 1):
         model.train()
-        losses.append(_update(model, next(batches), optimizer, config, pad_id))
+        losses.append(_update(model, next(batches), optimizer, config, pad_id, generator))
         schedule.step()
         if update % config.eval_every and update != config.max_updates:
             continue
@@ -155,45 +156,60 @@ def action_loss(model: Any, histories: Sequence[TokenHistory], config: SFTConfig
     ordered = sorted(histories, key=len)
     with torch.inference_mode():
         for start in range(0, len(ordered), config.batch_episodes):
-            losses, weights = _token_losses(model, ordered[start : start + config.batch_episodes], 0.0, config, pad_id)
-            total += float((losses * weights).sum())
-            count += int(weights.sum())
+            losses, _ = _token_losses(model, ordered[start : start + config.batch_episodes], config, pad_id)
+            total += float(losses.sum())
+            count += len(losses)
     return total / max(count, 1)
 
 
 def _update(
-    model: Any, batch: Sequence[TokenHistory], optimizer: torch.optim.Optimizer, config: SFTConfig, pad_id: int
+    model: Any,
+    batch: Sequence[TokenHistory],
+    optimizer: torch.optim.Optimizer,
+    config: SFTConfig,
+    pad_id: int,
+    generator: torch.Generator,
 ) -> float:
-    losses, weights = _token_losses(model, batch, config.context_weight, config, pad_id)
-    loss = (losses * weights).sum() / weights.sum()
+    losses, is_action = _token_losses(model, batch, config, pad_id, generator)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses.mean().backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     optimizer.step()
-    is_action = weights == 1.0
     return float(losses.detach()[is_action].mean())
 
 
 def _token_losses(
-    model: Any, batch: Sequence[TokenHistory], context_weight: float, config: SFTConfig, pad_id: int
+    model: Any,
+    batch: Sequence[TokenHistory],
+    config: SFTConfig,
+    pad_id: int,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Losses and weights ``(N,)`` of the tokens that count; the output head sees only these."""
+    """Losses ``(N,)`` of the tokens that count, and which of them are an action's.
+
+    The output head sees only these tokens. With a generator, some of the context counts too.
+    """
     width = max(len(history) for history in batch)
     ids = torch.full((len(batch), width), pad_id)
-    weights = torch.zeros(len(batch), width)
+    written = torch.zeros(len(batch), width, dtype=torch.bool)
+    real = torch.zeros(len(batch), width, dtype=torch.bool)
     for row, history in enumerate(batch):
         ids[row, : len(history)] = torch.tensor(history.ids)
-        written = torch.tensor(history.turn_ids) >= 0
-        weights[row, : len(history)] = torch.where(written, 1.0, context_weight)
+        written[row, : len(history)] = torch.tensor(history.turn_ids) >= 0
+        real[row, : len(history)] = True
+    chosen = written
+    if generator is not None and config.context_share:
+        chosen = written | (real & (torch.rand(written.shape, generator=generator) < config.context_share))
     device = next(model.parameters()).device
-    ids, weights = ids.to(device), weights[:, 1:].to(device)
-    chosen = weights > 0
+    targets = chosen[:, 1:].flatten().nonzero().squeeze(1)
+    is_action = written[:, 1:].flatten()[targets].to(device)
+    labels = ids[:, 1:].flatten()[targets].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
         # Padding stands on the right, where causal attention never looks: no mask is needed.
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1][chosen]
-        logits = model.lm_head(hidden)
-    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][chosen], reduction="none")
-    return losses, weights[chosen]
+        hidden = model.model(input_ids=ids.to(device)).last_hidden_state[:, :-1].flatten(0, 1)
+        # index_select: the gradient of a boolean mask is far slower on a CPU.
+        logits = model.lm_head(hidden.index_select(0, targets.to(device)))
+    return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none"), is_action
 
 
 def _rate(update: int, config: SFTConfig) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rewards.base import RewardFn, RewardTerms, TurnView, score_views
 from rewards.gold_passage import GoldPassageFn, GoldPassageReward
 from rewards.outcome import OutcomeFn, OutcomeReward
+from rewards.tool import ToolFn, ToolReward
+from rewards.toolrl import ToolRLScore, score_response
 from rewards.wrappers import RewardSum, RewardWrapper, VectorRewardWrapper, score_episodes
 
 __all__ = [
@@ -16,8 +18,12 @@ __all__ = [
     "RewardSum",
     "RewardTerms",
     "RewardWrapper",
+    "ToolFn",
+    "ToolRLScore",
+    "ToolReward",
     "TurnView",
     "VectorRewardWrapper",
     "score_episodes",
+    "score_response",
     "score_views",
 ]

@@ -122,6 +122,7 @@ class ToolReward(RewardWrapper):
     """
 
     def __init__(self, env: gym.Env[Observation, str], weight: float = 1.0, **options: Any) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, weight=weight, **options)
         super().__init__(env, ToolFn(**options), weight)
 
 

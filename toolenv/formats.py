@@ -111,12 +111,17 @@ class Hermes:
     def __init__(self, system: str | Path = SYSTEM, lenient: bool = True) -> None:
         self.system = read_template(system)
         self.lenient = lenient
+        # The last system message: most environments offer the same tools at every reset.
+        self._filled: tuple[Any, Message] = (None, Message("system", ""))
 
     def prompt(self, instruction: str, task: Task, schemas: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         """System message with the tools, then the task's history and its prompt."""
-        tools = "\n".join(json.dumps({"type": "function", "function": schema}) for schema in schemas)
-        system = Template(self.system).safe_substitute(instruction=instruction, tools=tools)
-        return (Message("system", system), *task.history, Message("user", task.prompt))
+        key = (instruction, list(schemas))
+        if key != self._filled[0]:
+            tools = "\n".join(json.dumps({"type": "function", "function": schema}) for schema in schemas)
+            system = Template(self.system).safe_substitute(instruction=instruction, tools=tools)
+            self._filled = (key, Message("system", system))
+        return (self._filled[1], *task.history, Message("user", task.prompt))
 
     def parse(self, action: str) -> Parsed:
         """Read calls and an answer from tags."""
@@ -434,6 +439,8 @@ def last_boxed(text: str) -> str | None:
 
 def _extract(text: str, opening: str, closing: str) -> tuple[list[str], str]:
     """Bodies between tags, in order, and the text outside of them."""
+    if opening not in text:
+        return [], text
     bodies, rest, position = [], [], 0
     while True:
         start = text.find(opening, position)

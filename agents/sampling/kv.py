@@ -10,7 +10,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class GrowingLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class GrowingLayer(CacheLayerMixin):
     """Keys and values of one layer, ``(B, heads, capacity, D)``, of which the first ``length`` columns are filled.
 
     transformers' own dynamic layer copies everything for each new token; this one writes into what it has.

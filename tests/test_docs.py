@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import importlib
 import re
@@ -109,6 +110,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
             pytest.skip(str(error))
         raise
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(builtins, "_", None, raising=False)  # an example's last value stays there otherwise
     runner = doctest.DebugRunner(optionflags=DOCTEST_FLAGS)
     for example in doctest.DocTestFinder(exclude_empty=True).find(module, name):
         try:

@@ -254,6 +254,12 @@ def test_a_vector_plays_as_its_environments_do_alone():
     assert [env.episode for env in envs.envs] == [env.episode for env in alone]
 
 
+def test_episodes_of_make_vec_name_their_environment():
+    envs = gym.make_vec("ToolFunctionCall-v0", num_envs=2)
+    envs.reset(seed=0)
+    assert [env.episode.env_id for env in envs.unwrapped.envs] == ["ToolFunctionCall-v0"] * 2
+
+
 def test_vector_misuse_has_clear_errors():
     with pytest.raises(ConfigError, match="at least one"):
         ToolVectorEnv([])

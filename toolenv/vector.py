@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -54,8 +55,20 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         self.single_observation_space = self.envs[0].observation_space
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self._spec: EnvSpec | None = None
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
         self._observations: list[tuple[Message, ...]] = [()] * self.num_envs
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How ``gym.make_vec`` made it; the environments' episodes name its id."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec
+        for env in self.envs:
+            env.spec = spec
 
     def reset(
         self,

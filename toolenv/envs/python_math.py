@@ -162,6 +162,7 @@ class PythonMathEnv(ToolEnv):
         True
     """
 
+    grading: ClassVar[str] = "math"
     instruction: ClassVar[str] = (
         "Solve the problem. Write Python programs where they help. When you are sure, give the final answer alone, "
         "exactly, as a number or an expression, inside <answer></answer>."

@@ -15,6 +15,8 @@ from toolenv.data import assets
 from toolenv.data.assets import ASSETS, Asset, cache_dir, fetch
 from toolenv.errors import DataError
 
+pytestmark = pytest.mark.core
+
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
 
 

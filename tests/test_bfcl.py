@@ -12,6 +12,8 @@ from toolenv.errors import ConfigError, DataError
 from toolenv.grading.calls import match_calls
 from toolenv.messages import Message, ToolCall
 
+pytestmark = pytest.mark.core
+
 BOIL = {
     "name": "kitchen.boil",
     "description": "Boil something.",

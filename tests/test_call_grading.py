@@ -15,6 +15,8 @@ from toolenv.errors import ConfigError
 from toolenv.grading.calls import match_calls, standardise
 from toolenv.messages import ToolCall
 
+pytestmark = pytest.mark.core
+
 SCHEMA = {
     "name": "f",
     "parameters": {

@@ -20,6 +20,8 @@ from toolenv.episode import Episode, Task
 from toolenv.errors import ConfigError, DataError
 from toolenv.messages import ToolCall
 
+pytestmark = pytest.mark.core
+
 A = {"name": "f", "parameters": {"a": 1, "b": "x"}}
 A_WRONG = {"name": "f", "parameters": {"a": 1, "b": "y"}}
 B = {"name": "g", "parameters": {}}

@@ -77,7 +77,8 @@ class BwrapSandbox(WorkerSandbox):
             binds += ["--perms", "0755", "--dir", folder]
         for outside, inside in pairs:
             binds += ["--ro-bind-try", outside, inside]
-        return binds
+        # Only /tmp and /dev/shm, which are emptied after each call, can be written to.
+        return [*binds, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _walls(is_root: bool) -> list[str]:

@@ -169,7 +169,7 @@ def container_options(limits: Limits) -> dict[str, Any]:
         "user": f"{uid}:{uid}",
         "ipc_mode": "private",
         "shm_size": 16 << 20,
-        "tmpfs": {"/tmp": "size=64m,nr_inodes=4096,nosuid,nodev,noexec,mode=1777"},
+        "tmpfs": {"/tmp": f"size=64m,nr_inodes=4096,nosuid,nodev,noexec,uid={uid},gid={uid}"},
         "environment": ENVIRONMENT,
         "working_dir": "/tmp",
         "entrypoint": [],

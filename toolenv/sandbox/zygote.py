@@ -493,7 +493,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     worker = Worker(settings, requests, replies, wake_read)
-    trial = worker.call({"id": 0, "code": "open('file', 'w').close()\n1 + 1", "timeout_s": 10.0, "max_output_bytes": 1000})
+    code = "open('file', 'w').close()\n1 + 1"
+    trial = worker.call({"id": 0, "code": code, "timeout_s": 10.0, "max_output_bytes": 1000})
     ready = trial["value"] == "2" and trial["clean"]
     worker.reply({"ready": ready, "problem": None if ready else trial, "cold": failed})
     worker.serve()

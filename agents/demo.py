@@ -20,7 +20,6 @@ from agents.evaluate import Summary, evaluate
 from agents.experts import FunctionCallExpert, MathExpert, SearchExpert
 from agents.grpo import train
 from agents.metrics import read_metrics
-from agents.models import load_model
 from agents.nano import ENV_KWARGS, load_nano, nano_format
 from agents.records import read_scored_episodes
 from agents.report import Result, Run, Transcript, write_report
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = train(replace(config, resume=resume))
     if result.interrupted:
         return 130
-    after = held_out(*load_model(str(result.checkpoint), device="cpu", precision="float32"), options.held_out, console, "after")
+    after = held_out(result.model, result.tokenizer, options.held_out, console, "after")
     for name, summary in (("warm start", before), ("after turn-level GRPO", after)):
         console.print(f"{name:>22}: {summary}")
 
@@ -159,7 +158,7 @@ def write_page(path: Path, config: GRPOConfig, before: Summary, after: Summary) 
     """Write the report of a run."""
     episodes = list(read_scored_episodes(config.output_dir / "episodes.jsonl"))
     last = max(record.update for record in episodes)
-    shown = [r for r in episodes if r.update == 1 and r.group < 2] + [r for r in episodes if r.update == last and r.group < 2]
+    shown = [record for record in episodes if record.update in (1, last) and record.group < 2]
     return write_report(
         path,
         title="A nano policy learns to search",

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from agents.experts import SearchExpert
 from agents.sft import Evaluation, SFTConfig, fit
 from agents.tokens import ConversationEncoder
-from toolenv.data.world import load_world, questions
+from toolenv.data.world import load_world
 from toolenv.envs.search_qa import make_vec
 from toolenv.episode import Episode, Turn
 from toolenv.extras import require
 from toolenv.formats import SearchR1
-from toolenv.messages import Message, ToolCall, ToolResult
+from toolenv.messages import Message
 from toolenv.seeding import rng
 
 if TYPE_CHECKING:

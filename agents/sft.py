@@ -129,7 +129,8 @@ def fit(
     batches = _batches(encoder, train, config, transform)
     generator = torch.Generator().manual_seed(config.seed)
     evaluations: list[Evaluation] = []
-    best, best_state, losses = math.inf, copy.deepcopy(model.state_dict()), []
+    best, best_state, since = math.inf, copy.deepcopy(model.state_dict()), 0
+    losses: list[float] = []
     for update in range(1, config.max_updates + 1):
         model.train()
         losses.append(_update(model, next(batches), optimizer, config, pad_id, generator))
@@ -141,9 +142,10 @@ def fit(
         losses = []
         if progress is not None:
             progress(evaluations[-1])
+        since += 1
         if loss < best - config.min_improvement:
-            best, best_state = loss, copy.deepcopy(model.state_dict())
-        if min(e.validation_loss for e in evaluations[-config.patience :]) > best:
+            best, best_state, since = loss, copy.deepcopy(model.state_dict()), 0
+        if since >= config.patience:
             break
     model.load_state_dict(best_state)
     return evaluations

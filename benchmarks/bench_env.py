@@ -50,7 +50,8 @@ def tool_search() -> Callable[[], None]:
     def cycle() -> None:
         answers = [f"<answer>{env.episode.task.answers[0]}</answer>" for env in envs.unwrapped.envs]
         _, rewards, terminations, _, _ = envs.step(answers)
-        assert rewards.all() and terminations.all()
+        assert rewards.all(), "an answer was graded wrong"
+        assert terminations.all(), "an answer did not end its episode"
         envs.step(answers)
 
     return cycle

@@ -185,7 +185,8 @@ class RewardTerms:
     @property
     def total(self) -> Scores:
         """Weighted sum ``(T,)``; what was not scored adds nothing."""
-        return np.sum([self.weights[name] * np.nan_to_num(c) for name, c in self.columns.items()], axis=0)
+        weighted = [self.weights[name] * np.nan_to_num(column) for name, column in self.columns.items()]
+        return np.asarray(np.sum(weighted, axis=0), dtype=np.float64)
 
     def to_json(self) -> dict[str, list[float | None]]:
         """Columns as lists, ``None`` where nothing was scored."""

@@ -332,7 +332,7 @@ def test_a_worker_dies_with_its_parent() -> None:
 
 
 def fake_worker(answers: str) -> WorkerSandbox:
-    script = f"import sys, time\nprint('{{\"ready\": true, \"cold\": []}}', flush=True)\n{answers}"
+    script = f'import sys, time\nprint(\'{{"ready": true, "cold": []}}\', flush=True)\n{answers}'
     return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
 
 

@@ -166,7 +166,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             raise failure
         return self.finish(plan, [r for r in results if isinstance(r, ToolResult)])
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The conversation as text, in mode ``"ansi"``."""
         if self.render_mode != "ansi":
             return None
@@ -211,9 +211,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         elif answer is None:
             error = error or "the turn holds neither a tool call nor an answer"
             observation = self.format.render_error(error)
-        turn = Turn(
-            len(self._turns), plan.action, parsed.calls, merged, answer, error, parsed.lenient, observation
-        )
+        turn = Turn(len(self._turns), plan.action, parsed.calls, merged, answer, error, parsed.lenient, observation)
         self._turns.append(turn)
         self._conversation = (*self._conversation, Message("assistant", plan.action), *observation)
         if answer is not None:

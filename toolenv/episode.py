@@ -70,8 +70,7 @@ class TaskSet(Sequence[Task]):
         if not self._tasks:
             raise DataError(f"task set {name!r} is empty; it needs at least one task")
         if len(self._index) != len(self._tasks):
-            seen: set[str] = set()
-            twice = next(task.id for task in self._tasks if task.id in seen or seen.add(task.id))
+            twice = next(task.id for i, task in enumerate(self._tasks) if self._index[task.id] != i)
             raise DataError(f"task set {name!r} holds the id {twice!r} twice; ids must be unique")
 
     def __len__(self) -> int:

@@ -50,9 +50,7 @@ class UnicodeText(spaces.Space[str]):
 
     def __eq__(self, other: Any) -> bool:
         return (
-            isinstance(other, UnicodeText)
-            and self.max_length == other.max_length
-            and self.examples == other.examples
+            isinstance(other, UnicodeText) and self.max_length == other.max_length and self.examples == other.examples
         )
 
     def __repr__(self) -> str:

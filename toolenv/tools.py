@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from toolenv.errors import ConfigError, InfrastructureError, ToolError, ToolTimeout
@@ -288,8 +289,8 @@ def _run(jobs: Sequence[Job]) -> Sequence[str | ToolOutput | Exception]:
     """One attempt at the calls of one tool."""
     batch = getattr(jobs[0].tool, "batch", None)
     if batch is None:
-        return [_guard(lambda job=job: job.tool(**job.call.arguments), job.tool) for job in jobs]
-    outputs = _guard(lambda: batch([job.call.arguments for job in jobs]), jobs[0].tool)
+        return [_guard(partial(job.tool, **job.call.arguments), job.tool) for job in jobs]
+    outputs: Any = _guard(partial(batch, [job.call.arguments for job in jobs]), jobs[0].tool)
     if isinstance(outputs, Exception):
         return [outputs] * len(jobs)
     if len(outputs) != len(jobs):
@@ -297,7 +298,7 @@ def _run(jobs: Sequence[Job]) -> Sequence[str | ToolOutput | Exception]:
             f"tool {jobs[0].tool.name!r}: batch returned {len(outputs)} entries for {len(jobs)} calls; "
             "it must return one a call"
         )
-    return outputs
+    return list(outputs)
 
 
 def _guard(run: Callable[[], Any], tool: Tool) -> Any:
@@ -317,9 +318,9 @@ def _to_result(call: ToolCall, output: str | ToolOutput | Exception) -> ToolResu
         case InfrastructureError():
             return output
         case ToolTimeout():
-            return ToolResult(call, str(output), "timeout")
+            return ToolResult(call, f"Error: {output}", "timeout")
         case Exception():
-            return ToolResult(call, str(output), "tool_error")
+            return ToolResult(call, f"Error: {output}", "tool_error")
         case ToolOutput():
             return ToolResult(call, output.content, output.error, output.data)
         case _:

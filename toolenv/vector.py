@@ -60,7 +60,7 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         self._observations: list[tuple[Message, ...]] = [()] * self.num_envs
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """How ``gym.make_vec`` made it; the environments' episodes name its id."""
         return self._spec
 

@@ -81,9 +81,7 @@ class LocalRetriever(Retriever, Protocol):
 DECIMALS = 6  # scores that differ by less are ties, which the id breaks
 
 
-def best(
-    passages: Sequence[Passage], rows: NDArray[np.int64], scores: NDArray[np.float64], k: int
-) -> list[Passage]:
+def best(passages: Sequence[Passage], rows: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> list[Passage]:
     """The ``k`` passages with the highest scores; ties in the order of rows.
 
     Example:

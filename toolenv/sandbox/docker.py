@@ -38,9 +38,7 @@ class DockerSandbox(WorkerSandbox):
         warm: Statements that the worker runs once, at its start.
     """
 
-    def __init__(
-        self, limits: Limits | None = None, image: str = DEFAULT_IMAGE, warm: Sequence[str] = WARM
-    ) -> None:
+    def __init__(self, limits: Limits | None = None, image: str = DEFAULT_IMAGE, warm: Sequence[str] = WARM) -> None:
         self.limits = limits or Limits()
         self.image = image
         self.warm = tuple(warm)

@@ -147,9 +147,7 @@ def make_sandbox(
     return SandboxPool(lambda: started.pop() if started else factories[kind](), workers)
 
 
-def _first_that_works(
-    factories: dict[str, Callable[[], Sandbox]], image: str
-) -> tuple[str, Sandbox, list[str]]:
+def _first_that_works(factories: dict[str, Callable[[], Sandbox]], image: str) -> tuple[str, Sandbox, list[str]]:
     refused: list[str] = []
     for kind, factory in factories.items():
         problem = docker_problem(image) if kind == "docker" else None

@@ -93,7 +93,8 @@ def test_five_megabytes_are_an_error_that_the_model_is_told(name):
     env = toy_env(format=name)
     env.reset(seed=0)
     _, _, terminated, truncated, _ = env.step("<search>" * 700_000)
-    assert not terminated and not truncated
+    assert not terminated
+    assert not truncated
     assert "at most 100000 are read" in env.episode.turns[0].error
 
 
@@ -198,7 +199,7 @@ def test_a_vector_drops_only_the_environment_that_was_hit():
     envs = ToolVectorEnv([lambda: ToolEnv(TASKS, [broken]), lambda: ToolEnv(TASKS, [fine])])
     envs.reset(seed=0)
     call = '<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>'
-    observations, rewards, terminations, truncations, infos = envs.step([call, call])
+    observations, _rewards, _terminations, truncations, infos = envs.step([call, call])
     assert truncations.tolist() == [True, False]
     assert infos["failure"][0] == "worker lost"
     assert infos["reason"][0] == "infrastructure"
@@ -220,10 +221,12 @@ def test_the_phantom_step_of_next_step_is_no_turn():
     envs.reset(seed=0)
     _, _, terminations, _, infos = envs.step(["<answer>x</answer>", "hm"])
     assert terminations.tolist() == [True, False]
-    assert infos["reason"][0] == "answer" and infos["_reason"].tolist() == [True, False]
+    assert infos["reason"][0] == "answer"
+    assert infos["_reason"].tolist() == [True, False]
     ended = envs.envs[0].episode
     observations, rewards, terminations, _, infos = envs.step(["ignored", "hm"])
-    assert not terminations.any() and not rewards.any()
+    assert not terminations.any()
+    assert not rewards.any()
     assert [len(env.episode.turns) for env in envs.envs] == [0, 2]
     assert len(observations[0]) == len(ended.prompt)
 
@@ -279,7 +282,8 @@ def test_wrappers_note_cuts_and_keep_episodes(tmp_path):
     env = toolenv.EpisodeLog(inner, path)
     env.reset(seed=0)
     *_, truncated, info = env.step("hm")
-    assert truncated and info["reason"] == "max_turns"
+    assert truncated
+    assert info["reason"] == "max_turns"
     assert [e.reason for e in toolenv.read_episodes(path)] == ["max_turns"]
     assert list(toolenv.read_episodes(path)) == env.episodes
 

@@ -69,7 +69,8 @@ def test_torl_runs_the_last_block_and_a_later_box_answers():
 )
 def test_hermes_is_lenient_only_where_it_says_so(text):
     loose = Hermes().parse(text)
-    assert loose.calls == (ToolCall("f", {"a": 1}),) and loose.lenient
+    assert loose.calls == (ToolCall("f", {"a": 1}),)
+    assert loose.lenient
     assert not Hermes(lenient=False).parse(text).calls
     assert not Hermes().parse("I would call " + text).calls
 

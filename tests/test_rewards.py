@@ -117,7 +117,9 @@ def test_an_answer_in_a_tool_result_scores_nothing():
     task = env.unwrapped.episode.task
     _, reward, _, truncated, info = env.step(CALL.format(task.id))
     assert task.answers[0] in env.unwrapped.episode.turns[0].observation[0].content
-    assert truncated and reward == 0.0 and info["reward_terms"]["outcome"] == 0.0
+    assert truncated
+    assert reward == 0.0
+    assert info["reward_terms"]["outcome"] == 0.0
 
 
 def test_a_repeated_search_earns_nothing():

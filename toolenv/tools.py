@@ -77,6 +77,7 @@ class FunctionTool:
         self.__doc__ = function.__doc__
 
     def __call__(self, **arguments: Any) -> str | ToolOutput:
+        """Call the function."""
         return self.function(**arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionTool:

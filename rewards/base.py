@@ -52,9 +52,13 @@ class TurnView:
 
     @property
     def final(self) -> bool:
-        """Whether the episode ended with this turn."""
+        """Whether the episode ended with this turn; one that was lost to infrastructure never ends."""
         episode = self._episode
-        return (episode.terminated or episode.truncated) and self.index == len(episode.turns) - 1
+        return (
+            episode.reason != "infrastructure"
+            and (episode.terminated or episode.truncated)
+            and self.index == len(episode.turns) - 1
+        )
 
     @property
     def env_id(self) -> str:

@@ -53,6 +53,13 @@ class OutcomeFn:
 
     def _grade(self, view: TurnView) -> float:
         metric = view.grading if self.metric == "auto" else self.metric
+        task = view.task
+        judged = bool(task.gold_calls) or view.grading == "calls" if metric == "calls" else bool(task.answers)
+        if not judged:
+            lacks = "gold calls" if metric == "calls" else "answers"
+            raise RewardError(
+                f"reward 'outcome' with metric {metric!r} cannot judge task {task.id!r}: it has no {lacks}"
+            )
         return GRADERS[metric](view)
 
 
@@ -80,7 +87,9 @@ def _math(view: TurnView) -> float:
     if any(verdicts):
         return 1.0
     if None in verdicts:
-        raise RewardError(f"no verdict on the answer to task {view.task.id!r}: the grading worker was lost")
+        raise RewardError(
+            f"no verdict on the answer to task {view.task.id!r}: the grading worker was lost, or cannot read the gold answer"
+        )
     return 0.0
 
 

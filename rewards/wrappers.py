@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rewards.base import RewardFn, RewardTerms, Scores, TurnView, check_name, needs_hindsight, score_views
 from toolenv.env import ToolEnv
-from toolenv.episode import Episode
+from toolenv.episode import Episode, Turn
 from toolenv.errors import ConfigError
 from toolenv.messages import Message
 from toolenv.wrappers import note_cut, tool_env
@@ -38,12 +38,12 @@ class RewardWrapper(gym.Wrapper[Observation, str, Observation, str], gym.utils.R
     """
 
     def __init__(self, env: gym.Env[Observation, str], fn: RewardFn, weight: float = 1.0) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, fn=fn, weight=weight)
+        # Not copied: a reward may hold a model.
+        gym.utils.RecordConstructorArgs.__init__(self, fn=fn, weight=weight, _disable_deepcopy=True)
         gym.Wrapper.__init__(self, env)
-        _refuse_hindsight(fn)
         self.fn = fn
-        self.weight = float(weight)
-        self.term = check_name(fn)
+        self.weight = check_weight(fn.name, weight)
+        self.term = _free_term(env, fn)
         self._inner = tool_env(env)
 
     def step(self, action: str) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
@@ -73,7 +73,6 @@ class VectorRewardWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], fn: RewardFn, weight: float = 1.0) -> None:
         super().__init__(envs)
-        _refuse_hindsight(fn)
         inner = getattr(envs.unwrapped, "envs", None)
         if inner is None:
             raise ConfigError(
@@ -82,17 +81,17 @@ class VectorRewardWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             raise ConfigError("autoreset mode SAME_STEP loses the last turn; use NEXT_STEP or DISABLED")
         self.fn = fn
-        self.weight = float(weight)
-        self.term = check_name(fn)
+        self.weight = check_weight(fn.name, weight)
+        self.term = _free_term(envs, fn)
         self._inner: list[ToolEnv] = [tool_env(env) for env in inner]
-        self._scored = np.zeros(len(self._inner), dtype=np.int64)
+        self._scored: list[Turn | None] = [None] * len(self._inner)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset; nothing is scored yet."""
         result = self.env.reset(seed=cast("Any", seed), options=options)
-        self._scored[:] = [env.num_turns for env in self._inner]
+        self._scored = [env.last_turn for env in self._inner]
         return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -115,12 +114,12 @@ class VectorRewardWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         """Environments whose last turn is new: a phantom step of NEXT_STEP, or one that ended before, has none."""
         played = []
         for i, env in enumerate(self._inner):
-            turns = env.num_turns
-            if turns > self._scored[i]:
+            turn = env.last_turn
+            if turn is not None and turn is not self._scored[i]:
                 played.append(i)
                 if truncations[i]:
                     env.truncate("max_turns")
-            self._scored[i] = turns
+            self._scored[i] = turn
         return played
 
 
@@ -166,10 +165,7 @@ class RewardSum:
             raise ConfigError("a RewardSum needs at least one term; got none")
         pairs = {name: term if isinstance(term, tuple) else (term, 1.0) for name, term in terms.items()}
         self.fns = {name: _Named(name, fn) for name, (fn, _) in pairs.items()}
-        self.weights = {name: float(weight) for name, (_, weight) in pairs.items()}
-        for name, weight in self.weights.items():
-            if not np.isfinite(weight):
-                raise ConfigError(f"the weight of term {name!r} must be a finite number, not {weight!r}")
+        self.weights = {name: check_weight(name, weight) for name, (_, weight) in pairs.items()}
 
     def wrap(self, env: gym.Env[Observation, str]) -> gym.Env[Observation, str]:
         """Wrap an environment in every term."""
@@ -202,8 +198,24 @@ class _Named:
         return self.fn.score(views)
 
 
-def _refuse_hindsight(fn: RewardFn) -> None:
+def check_weight(name: str, weight: float) -> float:
+    """The weight as a float; ``ConfigError`` where it is not a finite number."""
+    if not np.isfinite(weight):
+        raise ConfigError(f"the weight of term {name!r} must be a finite number, not {weight!r}")
+    return float(weight)
+
+
+def _free_term(env: Any, fn: RewardFn) -> str:
+    """The name of the reward's term, which no wrapper further in may have."""
+    name = check_name(fn)
     if needs_hindsight(fn):
         raise ConfigError(
             f"reward {fn.name!r} needs whole episodes, and a wrapper pays while one runs; use score_episodes instead"
         )
+    while isinstance(env, gym.Wrapper | VectorWrapper):
+        if getattr(env, "term", None) == name:
+            raise ConfigError(
+                f"there is a reward {name!r} already; RewardSum({{...}}).wrap(env) gives names of your own"
+            )
+        env = env.env
+    return name

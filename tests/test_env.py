@@ -30,7 +30,10 @@ anything = st.text(st.characters(), max_size=200) | st.sampled_from(
         '<tool_call>{"name": "search", "arguments": {"query": "France"}}</tool_call><answer>Paris</answer>',
         '<tool_call>{"name": "search", "arguments": {"query": NaN}}</tool_call>',
         '<tool_call>{"name": "search", "arguments": {"n": ' + "9" * 5000 + "}}</tool_call>",
-        "<tool_call>" + "[" * 100_000 + "</tool_call>",
+        "<tool_call>" + "[" * 50_000 + "</tool_call>",
+        '<tool_call>{"name": "search", "arguments": {"query": ' + "[" * 700 + "]" * 700 + "}}</tool_call>",
+        '<tool_call>{"name": "search", "arguments": {"n": ' + "9" * 400 + "}}</tool_call>",
+        "```" + "\n" * 20_000 + "x",
         "<search></search>",
         "</search><search>",
         "```python\nprint(1)\n```",
@@ -83,7 +86,8 @@ def test_no_text_makes_the_environment_raise(actions, name):
         if terminated or truncated:
             break
         assert observation[-1].role == "tool"
-        assert observation[-2].content == action
+        if len(action) <= env.action_space.max_length:
+            assert observation[-2].content == action
     stored = json.dumps(env.episode.to_json())
     assert json.dumps(Episode.from_json(json.loads(stored)).to_json()) == stored
 
@@ -322,3 +326,66 @@ def test_tools_describe_themselves():
         "type": "string",
         "description": "Name of the country.",
     }
+
+
+def test_the_turn_limit_stands_in_the_record_and_follows_states():
+    env = gym.make("ToolFunctionCall-v0", max_turns=3)
+    env.reset(seed=0)
+    bad = "<tool_call>{</tool_call>"
+    env.step(bad)
+    state = env.unwrapped.get_state()
+    env.step(bad)
+    env.unwrapped.set_state(state)
+    cuts = [env.step(bad)[3] for _ in range(2)]
+    assert cuts == [False, True]
+    assert env.unwrapped.episode.truncated
+    assert env.unwrapped.episode.reason == "max_turns"
+
+
+def test_options_are_checked():
+    env = toy_env()
+    with pytest.raises(DataError, match="index from 0 to 3; got 4"):
+        env.reset(options={"task": 4})
+    with pytest.raises(ConfigError, match="unknown reset option 'taks'"):
+        env.reset(options={"taks": "Peru"})
+
+
+def test_a_format_that_can_call_no_tool_is_refused():
+    with pytest.raises(ConfigError, match="format 'torl' cannot call search"):
+        ToolEnv(TASKS, [search], format="torl")
+
+
+def test_wrapped_environments_are_refused_by_the_vector():
+    with pytest.raises(ConfigError, match=r"use gym\.make_vec"):
+        ToolVectorEnv([lambda: gym.make("ToolFunctionCall-v0")])
+
+
+def test_broken_tools_are_found_at_construction():
+    class Wrong:
+        name = "wrong"
+
+        def __init__(self, schema):
+            self.schema = schema
+
+    for schema, message in (
+        ({"name": "other"}, "the name 'other'"),
+        ({"name": "wrong", "parameters": {"required": ["a"]}}, "requires 'a'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ToolEnv(TASKS, [Wrong(schema)])
+    with pytest.raises(ConfigError, match="two tools are called 'search'"):
+        ToolEnv(TASKS, [search, search])
+
+
+def test_a_tools_own_bug_runs_once_and_is_infrastructure():
+    class Buggy(CountingTool):
+        def batch(self, arguments):
+            self.batches.append(len(arguments))
+            raise ZeroDivisionError("oops")
+
+    tool = Buggy()
+    env = ToolEnv(TASKS, [tool])
+    env.reset(seed=0)
+    with pytest.raises(InfrastructureError, match="raised ZeroDivisionError"):
+        env.step('<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>')
+    assert tool.batches == [1]

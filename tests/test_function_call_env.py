@@ -265,7 +265,7 @@ def test_gymnasiums_checker_has_nothing_to_say(format):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make("ToolFunctionCall-v0", format=format)
-        assert env.spec.max_episode_steps == 6
+        assert env.spec.kwargs["max_turns"] == 6
         check_env(env.unwrapped)
 
 

@@ -207,3 +207,36 @@ def test_settings_that_make_no_sense_are_refused():
         RewardSum({})
     with pytest.raises(ConfigError, match="finite"):
         RewardSum({"x": (Length(), float("inf"))})
+
+
+def test_an_episode_lost_to_infrastructure_has_no_outcome():
+    env = toy_env()
+    env.reset(seed=0)
+    env.step("hm")
+    env.truncate("infrastructure")
+    assert np.isnan(score_episodes(OutcomeFn("em"), [env.episode])[0]).all()
+
+
+def test_a_term_has_one_owner():
+    with pytest.raises(ConfigError, match="there is a reward 'outcome' already"):
+        OutcomeReward(OutcomeReward(toy_env(), "em"), "f1")
+    with pytest.raises(ConfigError, match="finite"):
+        OutcomeReward(toy_env(), weight=float("nan"))
+
+
+def test_an_outcome_that_cannot_be_judged_is_an_error_and_no_zero():
+    env = OutcomeReward(toy_env(), "calls")
+    env.reset(seed=0)
+    with pytest.raises(RewardError, match="cannot judge task .* it has no gold calls"):
+        env.step("<answer>x</answer>")
+
+
+def test_a_vector_scores_the_turn_after_a_state_was_set():
+    envs = VectorRewardWrapper(toy_vector(1, "Disabled"), Length())
+    envs.reset(seed=[0])
+    inner = envs.unwrapped.envs[0]
+    state = inner.get_state()
+    envs.step(["one"])
+    inner.set_state(state)
+    *_, infos = envs.step(["two"])
+    assert infos["reward_terms"]["_length"].tolist() == [True]

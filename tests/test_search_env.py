@@ -99,7 +99,7 @@ def test_check_env_has_nothing_to_say(retriever: BM25Retriever) -> None:
             warnings.simplefilter("error")
             check_env(env.unwrapped)
         assert env.spec is not None
-        assert env.spec.max_episode_steps == 8
+        assert env.spec.kwargs["max_turns"] == 8
         assert env.spec.kwargs["retriever"] is retriever
 
 

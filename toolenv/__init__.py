@@ -86,5 +86,5 @@ for _id, _module, _class, _max_turns in (
         id=_id,
         entry_point=f"toolenv.envs.{_module}:{_class}",
         vector_entry_point=f"toolenv.envs.{_module}:make_vec",
-        max_episode_steps=_max_turns,
+        kwargs={"max_turns": _max_turns},
     )

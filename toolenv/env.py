@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from toolenv.episode import Episode, Task, TaskSet, Turn
-from toolenv.errors import ConfigError, InfrastructureError
+from toolenv.errors import ConfigError, DataError, InfrastructureError
 from toolenv.formats import Format, Parsed, make_format
 from toolenv.messages import Message, ToolCall, ToolResult
 from toolenv.spaces import Conversation, UnicodeText
-from toolenv.tools import Job, Tool, describe_problem, execute
+from toolenv.tools import Job, Tool, describe_problem, execute, tools_by_name
 
 MAX_ACTION_CHARS = 100_000
 MAX_CALLS_PER_TURN = 16
@@ -52,7 +54,8 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         tasks: What may be asked; ``reset(seed=s)`` chooses by the seed alone.
         tools: Tools that every task offers.
         format: How the model speaks: a name (``"hermes"``, ``"search_r1"``, ``"torl"``, ``"toolrl"``) or a ``Format``.
-        max_turns: Cut the episode after so many turns; ``None``: leave it to ``gym.make(max_episode_steps=...)``.
+        max_turns: Cut the episode after so many turns; ``None``: never. The environment counts itself, since
+            Gymnasium's ``TimeLimit`` neither writes the cut into the record nor follows ``set_state``.
         max_action_chars: Longest action that is read; a longer one is an error that the model is told.
         max_calls_per_turn: Most calls that one turn may make.
         render_mode: ``"ansi"`` or ``None``.
@@ -84,7 +87,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         if max_turns is not None and max_turns < 1:
             raise ConfigError(f"max_turns must be at least 1 or None, not {max_turns!r}")
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
-        self.tools = {tool.name: tool for tool in tools}
+        self.tools = tools_by_name(tools)
         self.format = make_format(format)
         self.max_turns = max_turns
         self.max_calls_per_turn = max_calls_per_turn
@@ -98,6 +101,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         self._turns: list[Turn] = []
         self._terminated = self._truncated = False
         self._reason: str | None = None
+        self._check_format()
 
     # What a subclass may change ------------------------------------------------------------------------------------
 
@@ -135,13 +139,11 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             The first messages, and ``info`` with the task's id.
 
         Raises:
-            DataError: No task has that id.
+            DataError: No task has that id or index.
+            ConfigError: An option that does not exist.
         """
         super().reset(seed=seed)
-        index = int(self.np_random.integers(len(self.tasks)))
-        chosen = (options or {}).get("task")
-        if chosen is not None:
-            index = self.tasks.index_of(chosen) if isinstance(chosen, str) else chosen
+        index = self._choose(options or {})
         self._start(self.tasks[index], seed)
         return self._conversation, {"task_id": self.tasks[index].id}
 
@@ -213,7 +215,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             observation = self.format.render_error(error)
         turn = Turn(len(self._turns), plan.action, parsed.calls, merged, answer, error, parsed.lenient, observation)
         self._turns.append(turn)
-        self._conversation = (*self._conversation, Message("assistant", plan.action), *observation)
+        self._conversation = (*self._conversation, Message("assistant", self._shown(plan.action)), *observation)
         if answer is not None:
             self._terminated, self._reason = True, "answer"
         elif self.max_turns is not None and len(self._turns) >= self.max_turns:
@@ -244,9 +246,9 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         )
 
     @property
-    def num_turns(self) -> int:
-        """How many turns the running episode has."""
-        return len(self._turns)
+    def last_turn(self) -> Turn | None:
+        """The last turn of the running episode, ``None`` before the first."""
+        return self._turns[-1] if self._turns else None
 
     def truncate(self, reason: str) -> None:
         """Mark the running episode as cut from outside: by a step limit, a token budget, a lost worker."""
@@ -262,12 +264,43 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         episode: Episode = state["episode"]
         self._start(episode.task, episode.seed)
         self._prompt, self._turns = episode.prompt, list(episode.turns)
-        self._conversation = episode.messages()
+        spoken = [m for t in episode.turns for m in (Message("assistant", self._shown(t.action)), *t.observation)]
+        self._conversation = (*episode.prompt, *spoken)
         self._terminated, self._truncated = episode.terminated, episode.truncated
         self._reason = episode.reason
         self.np_random.bit_generator.state = state["np_random"]
 
+    def sibling(self) -> Self:
+        """Another environment over the same tasks, tools and format, not yet reset."""
+        twin = copy.copy(self)
+        twin.action_space = copy.deepcopy(self.action_space)
+        twin.observation_space = copy.deepcopy(self.observation_space)
+        twin._np_random = twin._np_random_seed = None
+        twin._task, twin._turns = None, []
+        return twin
+
     # Inside --------------------------------------------------------------------------------------------------------
+
+    def _check_format(self) -> None:
+        """Refuse a format that cannot call any of the tools: the model could never use them."""
+        calls = [ToolCall(tool.name, _example_arguments(tool)) for tool in self.tools.values()]
+        read = [self.format.parse(self.format.write_call(call)).calls for call in calls]
+        if calls and not any(made and made[0].name == call.name for made, call in zip(read, calls, strict=True)):
+            raise ConfigError(f"format {self.format.name!r} cannot call {', '.join(self.tools)}; choose another")
+
+    def _choose(self, options: Mapping[str, Any]) -> int:
+        unknown = sorted(set(options) - {"task"})
+        if unknown:
+            raise ConfigError(f"unknown reset option {unknown[0]!r}; there is 'task', an id or an index")
+        drawn = int(self.np_random.integers(len(self.tasks)))
+        chosen = options.get("task")
+        if chosen is None:
+            return drawn
+        if isinstance(chosen, str):
+            return self.tasks.index_of(chosen)
+        if not isinstance(chosen, int | np.integer) or not 0 <= chosen < len(self.tasks):
+            raise DataError(f"task must be an id or an index from 0 to {len(self.tasks) - 1}; got {chosen!r}")
+        return int(chosen)
 
     def _start(self, task: Task, seed: int | None) -> None:
         self._task, self._seed = task, seed
@@ -276,6 +309,13 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         self._turns = []
         self._terminated = self._truncated = False
         self._reason = None
+
+    def _shown(self, action: str) -> str:
+        """The action as the conversation repeats it: of one that was too long to read, head and tail."""
+        limit: int = self.action_space.max_length  # type: ignore[attr-defined]
+        if len(action) <= limit:
+            return action
+        return f"{action[: limit // 2]}\n[... {len(action) - limit} characters ...]\n{action[-(limit // 2) :]}"
 
     def _plan_calls(self, action: str, parsed: Parsed) -> Plan:
         assert self._task is not None
@@ -308,7 +348,11 @@ _EXAMPLES: dict[str, Any] = {"string": "1 + 1", "integer": 1, "number": 1.0, "bo
 def _example_arguments(tool: Tool) -> dict[str, Any]:
     parameters = tool.schema.get("parameters", {})
     properties = parameters.get("properties", {})
-    return {name: _EXAMPLES[properties[name].get("type", "string")] for name in parameters.get("required", ())}
+    return {name: _example(properties.get(name, {})) for name in parameters.get("required", ())}
 
 
-EnvFactory = Callable[[], ToolEnv]
+def _example(schema: Mapping[str, Any]) -> Any:
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type", "string")
+    return _EXAMPLES.get(kind if isinstance(kind, str) else kind[0], "1 + 1")

@@ -124,6 +124,8 @@ def schema_of(function: Callable[..., Any], name: str | None = None) -> dict[str
     properties: dict[str, Any] = {}
     required = []
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ConfigError(f"tool {function.__name__!r}: parameter {parameter.name!r} must be an ordinary one")
         if parameter.name not in hints:
             raise ConfigError(f"tool {function.__name__!r}: parameter {parameter.name!r} needs a type hint")
         properties[parameter.name] = _type_schema(hints[parameter.name], function.__name__, parameter.name)
@@ -143,7 +145,7 @@ def _type_schema(hint: Any, function: str, parameter: str) -> dict[str, Any]:
         return {"type": _JSON_TYPES[hint]}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return {"type": "string", "enum": list(arguments)}
+        return {"type": sorted({_JSON_TYPES[type(value)] for value in arguments})[0], "enum": list(arguments)}
     if origin in (list, Sequence) or hint is list:
         items = _type_schema(arguments[0], function, parameter) if arguments else {}
         return {"type": "array", "items": items}
@@ -152,7 +154,8 @@ def _type_schema(hint: Any, function: str, parameter: str) -> dict[str, Any]:
     if origin in (typing.Union, types.UnionType):
         rest = [a for a in arguments if a is not type(None)]
         if len(rest) == 1:
-            return _type_schema(rest[0], function, parameter)
+            schema = _type_schema(rest[0], function, parameter)
+            return {**schema, "type": [schema["type"], "null"]} if len(rest) < len(arguments) else schema
     known = ", ".join(t.__name__ for t in _JSON_TYPES)
     raise ConfigError(
         f"tool {function!r}: parameter {parameter!r} has type {hint!r}, which has no JSON form; "
@@ -175,6 +178,26 @@ def _argument_docs(doc: str) -> dict[str, str]:
         elif inside and current and line.strip():
             described[current] += " " + line.strip()
     return described
+
+
+def tools_by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
+    """Tools by name, checked.
+
+    Raises:
+        ConfigError: Two tools of one name, a schema of another name, or a required parameter that is not described.
+    """
+    named: dict[str, Tool] = {}
+    for item in tools:
+        if item.name in named:
+            raise ConfigError(f"two tools are called {item.name!r}; names must be unique")
+        if item.schema.get("name") != item.name:
+            raise ConfigError(f"tool {item.name!r} has the name {item.schema.get('name')!r} in its schema")
+        parameters = item.schema.get("parameters", {})
+        for required in parameters.get("required", ()):
+            if required not in parameters.get("properties", {}):
+                raise ConfigError(f"tool {item.name!r} requires {required!r}, which its schema does not describe")
+        named[item.name] = item
+    return named
 
 
 def describe_problem(call: ToolCall, tools: Mapping[str, Tool]) -> tuple[str, str] | None:
@@ -234,7 +257,7 @@ def _has_type(value: Any, name: str) -> bool:
         case "string":
             return isinstance(value, str)
         case "integer":
-            return is_number and math.isfinite(value) and value == int(value)
+            return is_number and (isinstance(value, int) or (math.isfinite(value) and value.is_integer()))
         case "number" | "float":
             return is_number
         case "boolean":
@@ -276,7 +299,8 @@ def execute(jobs: Sequence[Job]) -> list[ToolResult | InfrastructureError]:
             outputs = _run([jobs[i] for i in pending])
             lost = []
             for i, output in zip(pending, outputs, strict=True):
-                if isinstance(output, InfrastructureError) and attempt < RETRIES:
+                # A tool's own bug is not retried: it would only happen again, side effects included.
+                if isinstance(output, InfrastructureError) and output.__cause__ is None and attempt < RETRIES:
                     lost.append(i)
                 else:
                     outcomes[i] = _to_result(jobs[i].call, output)
@@ -324,5 +348,7 @@ def _to_result(call: ToolCall, output: str | ToolOutput | Exception) -> ToolResu
             return ToolResult(call, f"Error: {output}", "tool_error")
         case ToolOutput():
             return ToolResult(call, output.content, output.error, output.data)
-        case _:
+        case str():
             return ToolResult(call, output)
+        case _:
+            return InfrastructureError(f"tool {call.name!r} returned {output!r}; a tool returns a str or a ToolOutput")

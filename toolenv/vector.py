@@ -45,6 +45,11 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         self.envs = [make() for make in env_fns]
         if not self.envs:
             raise ConfigError("ToolVectorEnv needs at least one environment; got none")
+        other = next((env for env in self.envs if not isinstance(env, ToolEnv)), None)
+        if other is not None:
+            raise ConfigError(
+                f"ToolVectorEnv takes bare ToolEnvs, not {type(other).__name__}; use gym.make_vec(id), and wrap the vector"
+            )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             raise ConfigError("autoreset_mode SAME_STEP is not supported; use NEXT_STEP or DISABLED")
@@ -172,7 +177,7 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
             return [int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ConfigError(f"reset needs {self.num_envs} seeds, one an environment; got {len(seed)}")
-        return list(seed)
+        return [None if s is None else int(s) for s in seed]
 
     def render(self) -> tuple[Any, ...] | None:
         """What each environment renders."""
@@ -182,6 +187,34 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         """Close every environment."""
         for env in self.envs:
             env.close()
+
+
+def vector_entry_point(env_class: Callable[..., ToolEnv]) -> Callable[..., ToolVectorEnv]:
+    """What ``gym.make_vec`` calls for a class of environments: they share tasks, tools and format.
+
+    The function takes ``num_envs``, ``autoreset_mode``, and what the class takes; ``max_episode_steps`` is another name
+    for its ``max_turns``.
+
+    Example:
+        >>> from toolenv import Task
+        >>> make_vec = vector_entry_point(ToolEnv)
+        >>> make_vec(2, tasks=[Task(id="t", prompt="?")], max_turns=3)
+        ToolVectorEnv(num_envs=2)
+    """
+
+    def make_vec(
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **kwargs: Any,
+    ) -> ToolVectorEnv:
+        if max_episode_steps is not None:
+            kwargs["max_turns"] = max_episode_steps
+        first = env_class(**kwargs)
+        return ToolVectorEnv([lambda: first, *[first.sibling] * (num_envs - 1)], autoreset_mode)
+
+    return make_vec
 
 
 class _Infos:

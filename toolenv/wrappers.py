@@ -13,7 +13,7 @@ from toolenv.env import ToolEnv
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError
 from toolenv.messages import Message
-from toolenv.spaces import UnicodeText
+from toolenv.spaces import Conversation, UnicodeText
 
 Observation = tuple[Message, ...]
 
@@ -85,31 +85,36 @@ class TokenBudget(gym.Wrapper[Observation, str, Observation, str], gym.utils.Rec
             raise ConfigError(f"max_tokens must be at least 1, not {max_tokens!r}")
         gym.utils.RecordConstructorArgs.__init__(self, max_tokens=max_tokens, count=count)
         gym.Wrapper.__init__(self, env)
+        tool_env(env)
+        if not isinstance(env.observation_space, Conversation):
+            raise ConfigError("TokenBudget counts messages; put TextObservation around it, not inside")
         self.max_tokens = max_tokens
         self.count = count
-        self._used = self._messages = 0
+        self._counted: tuple[Observation, int] = ((), 0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Reset, and count the prompt."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._used = self._messages = 0
-        self._count_new(observation)
-        return observation, info
+        """Reset; nothing is counted yet."""
+        self._counted = ((), 0)
+        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: str) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
         """Step; truncate with reason ``"token_budget"`` where the budget is spent and no answer came."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._count_new(observation)
-        if self._used > self.max_tokens and not terminated and not truncated:
+        if self._used(observation) > self.max_tokens and not terminated and not truncated:
             truncated = True
             note_cut(tool_env(self), True, info, "token_budget")
         return observation, reward, terminated, truncated, info
 
-    def _count_new(self, observation: Observation) -> None:
-        self._used += sum(self.count(message.content) for message in observation[self._messages :])
-        self._messages = len(observation)
+    def _used(self, observation: Observation) -> int:
+        """Tokens of a conversation; what was counted before is not counted again, unless ``set_state`` went back."""
+        known, used = self._counted
+        if observation[: len(known)] != known:
+            known, used = (), 0
+        used += sum(self.count(message.content) for message in observation[len(known) :])
+        self._counted = (observation, used)
+        return used
 
 
 class EpisodeLog(gym.Wrapper[Observation, str, Observation, str], gym.utils.RecordConstructorArgs):

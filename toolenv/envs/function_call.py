@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gymnasium.vector import AutoresetMode
-
 from toolenv.data.functions import function_tasks, read_function_tasks
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
@@ -17,9 +15,7 @@ from toolenv.formats import Parsed
 from toolenv.grading.calls import Accepted, accept_only, match_calls
 from toolenv.messages import ToolCall
 from toolenv.tools import Tool
-from toolenv.vector import ToolVectorEnv
-
-MAX_TURNS = 6
+from toolenv.vector import vector_entry_point
 
 
 class ScriptedFunction:
@@ -154,33 +150,7 @@ def scripted_functions(task: Task) -> dict[str, Tool]:
     return {s["name"]: ScriptedFunction(s, scripts.get(s["name"], ())) for s in task.functions}
 
 
-def make_vec(
-    num_envs: int = 1,
-    *,
-    max_episode_steps: int | None = MAX_TURNS,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    tasks: Sequence[Task] | str | Path | None = None,
-    split: str = "train",
-    **kwargs: Any,
-) -> ToolVectorEnv:
-    """Vectorised function calling: what ``gym.make_vec`` calls.
-
-    Args:
-        num_envs: How many environments; they share their tasks.
-        max_episode_steps: Cut each episode after so many turns.
-        autoreset_mode: As for ``ToolVectorEnv``.
-        tasks: As for ``FunctionCallEnv``.
-        split: As for ``FunctionCallEnv``.
-        **kwargs: As for ``FunctionCallEnv``.
-
-    Example:
-        >>> make_vec(2).reset(seed=0)[1]["_task_id"].tolist()
-        [True, True]
-    """
-    shared = _load(tasks, split)
-    if max_episode_steps is not None:
-        kwargs.setdefault("max_turns", max_episode_steps)
-    return ToolVectorEnv([lambda: FunctionCallEnv(shared, **kwargs)] * num_envs, autoreset_mode)
+make_vec = vector_entry_point(FunctionCallEnv)
 
 
 def _load(tasks: Sequence[Task] | str | Path | None, split: str) -> TaskSet:

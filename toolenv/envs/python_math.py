@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gymnasium.vector import AutoresetMode
-
 from toolenv.data.math import load_math_jsonl, math_tasks
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
@@ -17,9 +15,8 @@ from toolenv.messages import ToolCall
 from toolenv.sandbox.base import ExecJob, ExecResult, Sandbox
 from toolenv.sandbox.pool import KINDS, run_jobs, shared_sandbox
 from toolenv.tools import ToolOutput
-from toolenv.vector import ToolVectorEnv
+from toolenv.vector import vector_entry_point
 
-MAX_TURNS = 6
 NO_OUTPUT = "(no output; print() what you want to see)"
 
 SCHEMA: Mapping[str, Any] = {
@@ -183,9 +180,6 @@ class PythonMathEnv(ToolEnv):
         if not isinstance(sandbox, PythonTool):
             sandbox = PythonTool(sandbox, timeout_s, max_output_chars, workers)
         super().__init__(load_tasks_of(tasks, split), [sandbox], format=format, **kwargs)
-        call = ToolCall("python", {"code": "print(1)"})
-        if [c.name for c in self.format.parse(self.format.write_call(call)).calls] != ["python"]:
-            raise ConfigError(f"format {self.format.name!r} cannot call 'python'; use 'hermes', 'torl' or 'toolrl'")
 
     def final_answer(self, parsed: Parsed) -> str | None:
         """The marked answer, or the last box of a turn without calls."""
@@ -200,43 +194,7 @@ class PythonMathEnv(ToolEnv):
         return (*super().example_actions(), *calls)
 
 
-def make_vec(
-    num_envs: int = 1,
-    *,
-    max_episode_steps: int | None = MAX_TURNS,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    tasks: Sequence[Task] | str | Path | None = None,
-    split: str = "train",
-    sandbox: str | Sandbox | PythonTool = "auto",
-    timeout_s: float = 5.0,
-    max_output_chars: int = 2000,
-    workers: int = 2,
-    **kwargs: Any,
-) -> ToolVectorEnv:
-    """Vectorised Python mathematics: what ``gym.make_vec`` calls.
-
-    Args:
-        num_envs: How many environments; they share their tasks and one tool, so a step's programs are one list.
-        max_episode_steps: Cut each episode after so many turns.
-        autoreset_mode: As for ``ToolVectorEnv``.
-        tasks: As for ``PythonMathEnv``.
-        split: As for ``PythonMathEnv``.
-        sandbox: As for ``PythonMathEnv``.
-        timeout_s: As for ``PythonMathEnv``.
-        max_output_chars: As for ``PythonMathEnv``.
-        workers: As for ``PythonMathEnv``.
-        **kwargs: As for ``PythonMathEnv``.
-
-    Example:
-        >>> make_vec(2).reset(seed=0)[1]["_task_id"].tolist()
-        [True, True]
-    """
-    shared = load_tasks_of(tasks, split)
-    if not isinstance(sandbox, PythonTool):
-        sandbox = PythonTool(sandbox, timeout_s, max_output_chars, workers)
-    if max_episode_steps is not None:
-        kwargs.setdefault("max_turns", max_episode_steps)
-    return ToolVectorEnv([lambda: PythonMathEnv(shared, sandbox=sandbox, **kwargs)] * num_envs, autoreset_mode)
+make_vec = vector_entry_point(PythonMathEnv)
 
 
 def load_tasks_of(tasks: Sequence[Task] | str | Path | None, split: str) -> TaskSet:

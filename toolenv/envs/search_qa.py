@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gymnasium.vector import AutoresetMode
-
 from toolenv.data.jsonl import load_tasks
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
@@ -18,12 +16,11 @@ from toolenv.retrieval import default_retriever, make_retriever
 from toolenv.retrieval.base import Passage, Retriever, check_k, clean_text
 from toolenv.retrieval.corpus import read_corpus
 from toolenv.tools import ToolOutput
-from toolenv.vector import ToolVectorEnv
+from toolenv.vector import vector_entry_point
 
 if TYPE_CHECKING:
     from toolenv.data.world.world import Split
 
-MAX_TURNS = 8
 MAX_QUERY_CHARS = 2_000
 TOP_K = 3
 MAX_OBSERVATION_CHARS = 2_000
@@ -129,7 +126,7 @@ class SearchQAEnv(ToolEnv):
         tasks: What may be asked: tasks, a path to a question file (see ``load_tasks``), or ``None`` for questions on
             the bundled encyclopaedia.
         split: Split of the bundled questions: ``"train"``, ``"validation"`` or ``"test"``.
-        hops: How many passages a bundled question may need: any of 1, 2 and 3.
+        hops: How many passages a bundled question may need: one or several of 1, 2 and 3.
         corpus: What is searched: passages, a path (see ``read_corpus``), or ``None`` for the bundled encyclopaedia.
         retriever: ``"faiss"``, ``"bm25"``, ``"hybrid"``, or a ``Retriever``; or a ``SearchTool``, which several
             environments may share, so that their queries go in one search.
@@ -164,7 +161,7 @@ class SearchQAEnv(ToolEnv):
         self,
         tasks: Sequence[Task] | str | Path | None = None,
         split: Split = "train",
-        hops: Sequence[int] = (1, 2, 3),
+        hops: int | Sequence[int] = (1, 2, 3),
         corpus: Iterable[Passage] | str | Path | None = None,
         retriever: str | Retriever | SearchTool = "faiss",
         *,
@@ -174,49 +171,12 @@ class SearchQAEnv(ToolEnv):
         **kwargs: Any,
     ) -> None:
         tool = _search_tool(retriever, corpus, top_k, max_observation_chars)
-        super().__init__(_load(tasks, split, hops), [tool], format=format, **kwargs)
+        super().__init__(
+            _load(tasks, split, (hops,) if isinstance(hops, int) else hops), [tool], format=format, **kwargs
+        )
 
 
-def make_vec(
-    num_envs: int = 1,
-    *,
-    max_episode_steps: int | None = MAX_TURNS,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    tasks: Sequence[Task] | str | Path | None = None,
-    split: Split = "train",
-    hops: Sequence[int] = (1, 2, 3),
-    corpus: Iterable[Passage] | str | Path | None = None,
-    retriever: str | Retriever | SearchTool = "faiss",
-    top_k: int = TOP_K,
-    max_observation_chars: int = MAX_OBSERVATION_CHARS,
-    **kwargs: Any,
-) -> ToolVectorEnv:
-    """Vectorised search: what ``gym.make_vec`` calls. The environments share tasks, tool and retriever.
-
-    Args:
-        num_envs: How many environments.
-        max_episode_steps: Cut each episode after so many turns.
-        autoreset_mode: As for ``ToolVectorEnv``.
-        tasks: As for ``SearchQAEnv``, like all that follow.
-        split: Split of the bundled questions.
-        hops: How many passages a bundled question may need.
-        corpus: What is searched.
-        retriever: How it is searched.
-        top_k: Passages a query.
-        max_observation_chars: A longer result is cut.
-        **kwargs: As for ``SearchQAEnv``.
-
-    Example:
-        >>> task = Task(id="t", prompt="On which river is Lyon?", answers=("Rhone",))
-        >>> envs = make_vec(2, tasks=[task], corpus=[Passage("a", "Lyon", "On the Rhone.")], retriever="bm25")
-        >>> len(envs.reset(seed=0)[0])
-        2
-    """
-    shared_tasks = _load(tasks, split, hops)
-    tool = _search_tool(retriever, corpus, top_k, max_observation_chars)
-    if max_episode_steps is not None:
-        kwargs.setdefault("max_turns", max_episode_steps)
-    return ToolVectorEnv([lambda: SearchQAEnv(shared_tasks, retriever=tool, **kwargs)] * num_envs, autoreset_mode)
+make_vec = vector_entry_point(SearchQAEnv)
 
 
 def _load(tasks: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int]) -> TaskSet:

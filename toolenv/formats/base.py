@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,18 @@ class Format(Protocol):
         ...
 
 
+MAX_DEPTH = 64
+
+
+def _depth(text: str) -> int:
+    """How deep brackets nest, at most: those inside strings count too, which errs on the safe side."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def read_template(template: str | Path) -> str:
     """A template's text: the string itself, or the content of a ``Path``."""
     return template.read_text(encoding="utf-8") if isinstance(template, Path) else template
@@ -94,11 +107,12 @@ def extract(text: str, opening: str, closing: str) -> tuple[list[str], str]:
 
 def json_call(text: str, arguments_key: str) -> ToolCall | str:
     """The call in a JSON object, or what is wrong with it."""
+    # Counted before it is read: a record nested deeper could be read here and not be written later.
+    if _depth(text) > MAX_DEPTH:
+        return f"nested more than {MAX_DEPTH} deep"
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return f"not valid JSON ({error.__class__.__name__}: {str(error)[:80]})"
-    except ValueError as error:  # an integer of more digits than Python converts
+    except ValueError as error:  # JSONDecodeError, or an integer of more digits than Python converts
         return f"not valid JSON ({str(error)[:80]})"
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):
         return 'not an object with a "name"'

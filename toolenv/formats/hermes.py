@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -70,6 +69,10 @@ class Hermes:
                 return Parsed((loose,), reply="", lenient=True)
         if not bodies and "<tool_call>" in action:
             return Parsed(error="<tool_call> is not closed; write the call inside <tool_call></tool_call>")
+        if not answers and "<answer>" in rest:
+            return Parsed(error="<answer> is not closed; write the answer inside <answer></answer>")
+        if "<tool_response>" in action:
+            return Parsed(error="only the environment writes <tool_response>; nothing was executed")
         calls = []
         for body in bodies:
             call = json_call(body, "arguments")
@@ -102,14 +105,12 @@ class Hermes:
         return f"<answer>{answer}</answer>"
 
 
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
-
-
 def _loose_call(text: str) -> ToolCall | None:
     """A call that is the whole text but for a Markdown fence; ``None`` where the text is anything else."""
-    fenced = _FENCE.match(text)
-    body = fenced.group(1) if fenced else text
-    if not body.startswith("{"):
+    lines = text.split("\n")
+    if len(lines) > 2 and lines[0].strip() in ("```", "```json") and lines[-1].strip() == "```":
+        text = "\n".join(lines[1:-1]).strip()
+    if not text.startswith("{"):
         return None
-    call = json_call(body, "arguments")
+    call = json_call(text, "arguments")
     return None if isinstance(call, str) else call

@@ -25,7 +25,7 @@ from toolenv.env import ToolEnv
 from toolenv.envs.python_math import MAX_TURNS, NO_OUTPUT, PythonMathEnv, PythonTool, make_vec, shorten
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, DataError, SandboxError
-from toolenv.grading.math import math_equal_batch
+from toolenv.grading.math import math_equal
 from toolenv.messages import ToolCall
 from toolenv.sandbox import ExecJob, ExecResult, SandboxPool
 from toolenv.sandbox.process import ProcessSandbox
@@ -270,7 +270,7 @@ def test_programs_find_the_answers(pool: SandboxPool) -> None:
     problems = [generate(rng(11, "check", kind, i)) for kind, generate in GENERATORS.items() for i in range(2)]
     results = pool.run([ExecJob(problem.solution, timeout_s=60.0) for problem in problems])
     outputs = [str(r) if isinstance(r, SandboxError) else r.output for r in results]
-    verdicts = math_equal_batch([(o, p.answer) for o, p in zip(outputs, problems, strict=True)])
+    verdicts = [math_equal(o, p.answer) for o, p in zip(outputs, problems, strict=True)]
     wrong = [(p, o) for p, o, ok in zip(problems, outputs, verdicts, strict=True) if not ok]
     assert wrong == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from fractions import Fraction
 
@@ -9,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolenv.data.math import math_tasks
+from toolenv.data.math.tasks import GENERATORS
 from toolenv.errors import SandboxError
 from toolenv.grading import math as grading
-from toolenv.grading.math import math_equal, math_equal_batch, number, plain, quick_equal
+from toolenv.grading.math import math_equal, number, plain, quick_equal
 from toolenv.grading.math_check import read
+from toolenv.grading.operators import operators
 from toolenv.sandbox import ExecJob, ExecResult, SandboxPool
 
 pytestmark = pytest.mark.core
@@ -58,7 +62,7 @@ PAIRS = [
 
 
 def test_verdicts() -> None:
-    verdicts = math_equal_batch([(answer, gold) for answer, gold, _ in PAIRS])
+    verdicts = [math_equal(answer, gold) for answer, gold, _ in PAIRS]
     wrong = [(pair, got) for pair, got in zip(PAIRS, verdicts, strict=True) if got is not pair[2]]
     assert wrong == []
 
@@ -66,7 +70,7 @@ def test_verdicts() -> None:
 def test_an_answer_that_explodes_is_wrong_and_the_grader_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading, "CPU_S", 1)
     pairs = [("9**9**9**9", "5"), ("10^{10^{10^{10}}}", "7"), ("sqrt(8)", "2*sqrt(2)")]
-    assert math_equal_batch(pairs) == [False, False, True]
+    assert [math_equal(*pair) for pair in pairs] == [False, False, True]
 
 
 def test_a_gold_answer_that_explodes_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,129 @@ def test_a_gold_answer_that_explodes_gives_no_verdict(monkeypatch: pytest.Monkey
 def test_a_stalled_worker_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading, "TIMEOUT_S", 0.0)
     assert math_equal("7*sqrt(5)", "\\sqrt{245}") is None
+
+
+# Repeating the question ----------------------------------------------------------------------------------------------
+
+UNDONE = [
+    ("\\int_1^3 9x^3+5x^2+6x+1 dx", "706/3"),
+    ("\\int\\limits_{0}^{1} 2x\\,dx", "1"),
+    ("\\det\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "-2"),
+    ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "-2"),
+    ("\\left|\\begin{array}{cc}1&2\\\\3&4\\end{array}\\right|", "-2"),
+    ("\\operatorname{tr}\\begin{bmatrix}1&2\\\\3&4\\end{bmatrix}", "5"),
+    ("\\sum_{i=1}^{10} i^2", "385"),
+    ("\\prod_{i=1}^{4} i", "24"),
+    ("\\lim_{x\\to 2} x^2", "4"),
+    ("\\frac{d}{dx} x^2", "2*x"),
+    ("\\frac{\\mathrm{d}}{\\mathrm{d}x} x^2", "2*x"),
+    ("\\frac{\\partial}{\\partial x} x^2", "2*x"),
+    ("3^{100} \\mod 7", "4"),
+    ("3^{100} \\bmod 7", "4"),
+    ("3^{100} \\pmod{7}", "4"),
+    ("3^{100} \\text{ mod } 7", "4"),
+    ("3**100 % 7", "4"),
+    ("3^{100} \\% 7", "4"),
+    ("\\gcd(12,18)", "6"),
+    ("gcd(12, 18)", "6"),
+    ("\\operatorname{lcm}(4,6)", "12"),
+    ("\\lcm\\left(4,6\\right)", "12"),
+    ("binomial(10,3)", "120"),
+    ("\\dbinom{10}{3}", "120"),
+    ("{10 \\choose 3}", "120"),
+    ("Integral(2*x, (x, 0, 1))", "1"),
+    ("Sum(x, (x, 1, 4))", "10"),
+    ("Product(x, (x, 1, 4))", "24"),
+    ("Limit(x, x, 2)", "2"),
+    ("Derivative(x**2, x)", "2*x"),
+    ("integrate(2*x, (x, 0, 1))", "1"),
+    ("diff(x**2, x)", "2*x"),
+    ("floor(7/2)", "3"),
+    ("\\lfloor 7/2 \\rfloor", "3"),
+    ("\\max(3,5)", "5"),
+    ("Matrix([[1, 2], [3, 4]])[0, 1]", "2"),
+]
+
+
+@pytest.mark.parametrize(("answer", "gold"), UNDONE)
+def test_an_operator_left_undone_is_no_answer(answer: str, gold: str) -> None:
+    assert math_equal(answer, gold) is False
+    assert math_equal(f"$\\boxed{{{answer}}}$", gold) is False
+    assert operators(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("2\\sqrt{3}", "sqrt(12)"),
+        ("1/2 + 1/3", "5/6"),
+        ("\\frac{\\pi}{2} + e", "pi/2 + E"),
+        ("\\log_2 8", "3"),
+        ("\\sqrt[3]{27}", "3"),
+        ("5!", "120"),
+        ("2^{10} \\cdot 3", "3072"),
+        ("50\\%", "50\\%"),
+        ("10 \\text{ min}", "10"),
+        ("\\frac{d}{2}", "d/2"),
+        ("the sum is $7$", "7"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "Matrix([1, 2])"),
+        ("\\frac{n!}{k!(n-k)!}", "\\frac{n!}{(n-k)!k!}"),
+        ("\\binom{n}{n-2}", "\\binom{n}{2}"),
+        ("It is \\sum_{i=1}^{4} i, so \\boxed{10}", "10"),
+    ],
+)
+def test_arithmetic_and_what_the_gold_answer_holds_are_answers(answer: str, gold: str) -> None:
+    assert math_equal(answer, gold) is True
+
+
+def restated(kind: str, prompt: str) -> list[str]:
+    """Ways to write a problem down instead of its answer: what its prompt says, and the same in symbols."""
+    numbers = re.findall(r"-?\d+", prompt)
+    words = [part.strip(" ,.") for part in re.split(r"[;?]|\b[A-Za-z']{2,}\b", prompt)]
+    ways = [part for part in words if re.search(r"\d", part) and len(part) > 1 and not part.isdecimal()]
+    rows = [f"[{row}]" for row in re.findall(r"\(([^()]*,[^()]*)\)", prompt)]
+    matrix = "\\\\".join(row.strip("[]").replace(",", "&") for row in rows)
+    if "integral" in kind:
+        body, low, high = re.search(r"of (.*) from x = (\S+) to x = (\d+|-\d+)", prompt).groups()  # type: ignore[union-attr]
+        latex = body.replace("ln", "\\ln")
+        ways += [f"\\int_{{{low}}}^{{{high}}} {latex} \\, dx", f"\\int_{low}^{high} ({latex}) dx"]
+        ways += [f"Integral({body}, (x, {low}, {high}))", f"\\int\\limits_{{{low}}}^{{{high}}}{latex}dx"]
+    elif kind == "determinant":
+        ways += [f"\\det\\begin{{{e}}}{matrix}\\end{{{e}}}" for e in ("pmatrix", "bmatrix", "matrix")]
+        ways += [f"\\begin{{vmatrix}}{matrix}\\end{{vmatrix}}", f"Matrix([{', '.join(rows)}]).det()"]
+    elif kind == "matrix_power":
+        power, modulus = numbers[-2:]
+        ways.append(f"\\operatorname{{tr}}(\\begin{{pmatrix}}{matrix}\\end{{pmatrix}}^{{{power}}}) \\mod {modulus}")
+    elif kind == "modular_power":
+        base, power, shift, modulus = numbers
+        for sign in ("\\mod", "\\bmod", "%", "mod", "\\%"):
+            ways += [f"{base}^{{{power}}} + {shift} {sign} {modulus}", f"({base}**{power} + {shift}) {sign} {modulus}"]
+    elif kind == "gcd_sum":
+        listed = ",".join(map(str, range(int(numbers[0]), int(numbers[1]) + 1)))
+        ways += [f"{name}({listed},{numbers[-1]})" for name in ("\\lcm", "lcm", "\\operatorname{lcm}", "\\gcd")]
+        ways.append(f"\\sum_{{k={numbers[0]}}}^{{{numbers[1]}}} \\gcd(k, {numbers[-1]})")
+    return ways
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_repeating_the_question_earns_nothing(kind: str) -> None:
+    task = next(task for task in math_tasks("test") if task.metadata["kind"] == kind)
+    ways = restated(kind, task.prompt)
+    paid = [way for way in ways if math_equal(way, task.answers[0])]
+    assert paid == []
+
+
+def test_the_questions_hold_something_to_repeat() -> None:
+    first = {task.metadata["kind"]: task.prompt for task in reversed(math_tasks("test"))}
+    counts = {kind: len(restated(kind, prompt)) for kind, prompt in first.items()}
+    assert sum(count > 0 for count in counts.values()) >= 12
+    assert min(counts[k] for k in ("modular_power", "gcd_sum", "determinant", "polynomial_integral", "recurrence")) >= 1
+
+
+def test_what_stands_behind_a_long_gap_counts() -> None:
+    assert quick_equal("4" + " " * 3000 + "no: 5", "4") is False
+    assert quick_equal("\\boxed{4}" + "." * 3000, "4") is False
+    assert quick_equal(" " * 3000 + "4\n", "4") is True
 
 
 def test_it_works_in_a_thread() -> None:
@@ -115,7 +242,7 @@ def test_verdicts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert math_equal("3*sqrt(5)", "\\sqrt{45}") is True
     pool = SandboxPool(LostSandbox, workers=1)
     monkeypatch.setattr(grading, "_pool", lambda: pool)
-    assert math_equal_batch([("3*sqrt(5)", "\\sqrt{45}")] * 2) == [True, True]
+    assert math_equal("3*sqrt(5)", "\\sqrt{45}") is True
 
 
 @pytest.mark.parametrize(

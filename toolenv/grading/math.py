@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
 from toolenv.errors import SandboxError
 from toolenv.formats import last_boxed
+from toolenv.grading.operators import operators
 from toolenv.sandbox.base import ExecJob, ExecResult
 from toolenv.sandbox.pool import SandboxPool
 from toolenv.sandbox.process import ProcessSandbox
@@ -62,7 +62,8 @@ _cache_lock = threading.Lock()
 def math_equal(answer: str, gold: str) -> bool | None:
     r"""Whether an answer equals the gold one, as mathematics.
 
-    LaTeX, plain numbers and expressions in Python's syntax are read. Answers of more than 1,000 characters are wrong.
+    LaTeX, plain numbers and expressions in Python's syntax are read. Answers of more than 1,000 characters are wrong,
+    and so are those that leave an operator undone that the gold answer does not hold (see ``operators``).
 
     Args:
         answer: What the model wrote; nothing that it writes is trusted.
@@ -78,29 +79,17 @@ def math_equal(answer: str, gold: str) -> bool | None:
         >>> math_equal("sqrt(2)/2", "\\frac{1}{\\sqrt{2}}")
         True
     """
-    return math_equal_batch([(answer, gold)])[0]
-
-
-def math_equal_batch(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-    """``math_equal`` of many ``(answer, gold)`` pairs, several at once.
-
-    Example:
-        >>> math_equal_batch([("7", "7"), ("8", "7")])
-        [True, False]
-    """
-    verdicts: dict[tuple[str, str], bool | None] = {}
-    for pair in pairs:
-        quick = quick_equal(*pair)
-        verdicts[pair] = _cache.get(pair) if quick is None else quick
-    unknown = [pair for pair, verdict in verdicts.items() if verdict is None]
-    if unknown:
-        found = dict(zip(unknown, _ask(unknown), strict=True))
-        verdicts.update(found)
-        with _cache_lock:
-            if len(_cache) > CACHE_SIZE:
-                _cache.clear()
-            _cache.update({pair: verdict for pair, verdict in found.items() if verdict is not None})
-    return [verdicts[pair] for pair in pairs]
+    verdict = quick_equal(answer, gold)
+    if verdict is None:
+        verdict = _cache.get((answer, gold))
+    if verdict is None:
+        verdict = _ask(answer, gold)
+        if verdict is not None:
+            with _cache_lock:
+                if len(_cache) > CACHE_SIZE:
+                    _cache.clear()
+                _cache[answer, gold] = verdict
+    return verdict
 
 
 def quick_equal(answer: str, gold: str) -> bool | None:
@@ -110,10 +99,13 @@ def quick_equal(answer: str, gold: str) -> bool | None:
         >>> quick_equal("$1,234$", "1234"), quick_equal("\\frac{2}{4}", "0.5"), quick_equal("x+1", "1+x")
         (True, True, None)
     """
-    answer, gold = plain(answer[: 2 * MAX_CHARS]), plain(gold)
+    if len(answer.strip()) > MAX_CHARS:
+        return False
+    undone = operators(_unboxed(answer)) - operators(_unboxed(gold))
+    answer, gold = plain(answer), plain(gold)
     if answer == gold:
         return True
-    if not answer or len(answer) > MAX_CHARS:
+    if undone or not answer:
         return False
     value, right = number(answer), number(gold)
     if value is None or right is None:
@@ -137,12 +129,14 @@ def plain(text: str) -> str:
         >>> plain("$\\boxed{ \\dfrac{1}{2} }$.")
         '\\frac{1}{2}'
     """
+    text = _WORDS.sub(r"\1", _unboxed(text).strip("$")).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    return _DROPPED.sub("", _DROPPED.sub("", text))
+
+
+def _unboxed(text: str) -> str:
     text = text.strip()
     boxed = last_boxed(text) if "\\boxed{" in text else None
-    if boxed is not None:
-        text = boxed
-    text = _WORDS.sub(r"\1", text.strip("$")).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    return _DROPPED.sub("", _DROPPED.sub("", text))
+    return text if boxed is None else boxed
 
 
 @lru_cache(maxsize=10_000)
@@ -168,15 +162,14 @@ def number(text: str) -> Fraction | None:
     return Fraction(-above if ratio.group(1) == "-" else above, below)
 
 
-def _ask(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-    """Verdicts of math-verify; a worker that is lost is asked once more."""
-    jobs = [ExecJob(_PROGRAM.format(answer=answer, gold=gold, cpu_s=CPU_S), TIMEOUT_S) for answer, gold in pairs]
-    pool = _pool()
-    results = pool.run(jobs)
-    lost = [i for i, result in enumerate(results) if isinstance(result, SandboxError)]
-    for i, result in zip(lost, pool.run([jobs[i] for i in lost]), strict=True):
-        results[i] = result
-    return [None if isinstance(result, SandboxError) else _verdict(result) for result in results]
+def _ask(answer: str, gold: str) -> bool | None:
+    """The verdict of math-verify; a worker that is lost is asked once more."""
+    job = ExecJob(_PROGRAM.format(answer=answer, gold=gold, cpu_s=CPU_S), TIMEOUT_S)
+    for _ in range(2):
+        (result,) = _pool().run([job])
+        if not isinstance(result, SandboxError):
+            return _verdict(result)
+    return None
 
 
 def _verdict(result: ExecResult) -> bool | None:

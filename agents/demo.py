@@ -29,6 +29,7 @@ from agents.sampling.hf import HFSampler
 from agents.tokens import ConversationEncoder
 from rewards import GoldPassageFn, OutcomeFn, RewardSum, RewardTerms, ToolFn
 from toolenv.episode import Episode
+from toolenv.errors import InfrastructureError, ToolEnvError
 from toolenv.extras import require
 from toolenv.seeding import rng
 
@@ -60,6 +61,18 @@ OUTCOME_ONLY = replace(CONFIG, estimator="grpo", process=None, alpha=None)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit status."""
+    try:
+        return demonstrate(arguments)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except ToolEnvError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def demonstrate(arguments: Sequence[str] | None) -> int:
+    """Episodes, training, report."""
     parser = argparse.ArgumentParser(description="Watch an agent learn to use tools.")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="held-out questions of each evaluation")
@@ -74,10 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.rule("2. A nano policy learns to search")
     config = replace(CONFIG, output_dir=options.output_dir / "turn-level", num_updates=options.updates)
     before = held_out(*load_nano(), options.held_out, console, "before")
-    resume = unfinished(config)
-    if not resume:
-        shutil.rmtree(config.output_dir, ignore_errors=True)
-    result = train(replace(config, resume=resume))
+    if finished(config):
+        shutil.rmtree(config.output_dir)
+    result = train(replace(config, resume=True))
     if result.interrupted:
         return 130
     after = held_out(result.model, result.tokenizer, options.held_out, console, "after")
@@ -144,14 +156,17 @@ def held_out(model: Any, tokenizer: Any, count: int, console: Any, name: str) ->
         def report(done: int, total: int) -> None:
             status.update(f"evaluating on {count} held-out questions: {name}, {done} of {total}")
 
-        _, summary = evaluate(sampler, envs, count, encoder=encoder, seed=EVAL_SEED, progress=report)  # type: ignore[arg-type]
+        played, summary = evaluate(sampler, envs, count, encoder=encoder, seed=EVAL_SEED, progress=report)
+    envs.close()
+    if played.dropped:
+        raise InfrastructureError(f"{len(played.dropped)} of {count} episodes were lost: {played.dropped[0]}")
     return summary
 
 
-def unfinished(config: GRPOConfig) -> bool:
-    """Whether an earlier run of the demonstration was stopped on its way."""
+def finished(config: GRPOConfig) -> bool:
+    """Whether an earlier run went to its end: it makes way for a new one, and one that was stopped goes on."""
     checkpoint = latest(config.output_dir / "checkpoints")
-    return checkpoint is not None and len(read_metrics(config.output_dir / "metrics.jsonl")) < config.num_updates
+    return checkpoint is not None and int(checkpoint.name.rpartition("-")[2]) >= config.num_updates
 
 
 def write_page(path: Path, config: GRPOConfig, before: Summary, after: Summary) -> Path:

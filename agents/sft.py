@@ -142,9 +142,9 @@ def fit(
         losses = []
         if progress is not None:
             progress(evaluations[-1])
-        since += 1
-        if loss < best - config.min_improvement:
-            best, best_state, since = loss, copy.deepcopy(model.state_dict()), 0
+        since = 0 if loss < best - config.min_improvement else since + 1
+        if loss < best:
+            best, best_state = loss, copy.deepcopy(model.state_dict())
         if since >= config.patience:
             break
     model.load_state_dict(best_state)

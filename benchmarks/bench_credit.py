@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agents.demo import CONFIG, HELD_OUT, OUTCOME_ONLY, held_out, unfinished
-from agents.evaluate import Summary, wilson_interval
+from agents.demo import CONFIG, HELD_OUT, OUTCOME_ONLY, held_out
+from agents.evaluate import Summary
 from agents.grpo import train
 from agents.metrics import read_metrics
 from agents.models import load_model
@@ -29,20 +30,23 @@ CURVES = ("update", "success_rate", "calls_per_episode", "reward/gold_passage", 
 
 
 def run(name: str, seed: int, folder: Path, count: int) -> dict[str, Any]:
-    """One training run and its evaluation; read back where it was done before."""
+    """One training run and its evaluation; read back where the same was done before."""
     done = folder / "result.json"
+    config = replace(SETTINGS[name], seed=seed, output_dir=folder, resume=True)
+    key = json.loads(json.dumps({"config": config.to_json(), "held_out": count}, default=str))
     if done.exists():
         result: dict[str, Any] = json.loads(done.read_text())
-        return result
+        if result["key"] == key:
+            return result
+        shutil.rmtree(folder)
     console = require("rich.console", "train").Console()
-    config = replace(SETTINGS[name], seed=seed, output_dir=folder)
-    trained = train(replace(config, resume=unfinished(config)))
+    trained = train(config)
     if trained.interrupted:
         raise KeyboardInterrupt
     policy = load_model(str(trained.checkpoint), device="cpu", precision="float32")
     summary = held_out(*policy, count, console, f"{name}, seed {seed}")
     metrics = [{key: row[key] for key in CURVES if key in row} for row in read_metrics(folder / "metrics.jsonl")]
-    result = {"name": name, "seed": seed, **counts(summary), "metrics": metrics}
+    result = {"name": name, "seed": seed, **counts(summary), "metrics": metrics, "key": key}
     done.write_text(json.dumps(result))
     return result
 
@@ -66,7 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     console = require("rich.console", "train").Console()
     names = [options.only] if options.only else list(SETTINGS)
-    runs = [run(n, s, options.output_dir / f"{n.replace(' ', '-')}-{s}", HELD_OUT) for s in options.seeds for n in names]
+    folders = {(n, s): options.output_dir / f"{n.replace(' ', '-')}-{s}" for s in options.seeds for n in names}
+    runs = [run(name, seed, folder, HELD_OUT) for (name, seed), folder in folders.items()]
     if options.only:
         return
     before = counts(held_out(*load_nano(), HELD_OUT, console, "warm start"))
@@ -83,23 +88,25 @@ def main() -> None:
 def write(before: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     """Write the results as JSON and as a page."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "credit.json").write_text(json.dumps({"before": before, "runs": runs}, indent=1) + "\n")
-    rows = [_row("warm start", [before])]
-    rows += [_row(f"{name}, {len(runs) // 2} seeds pooled", [r for r in runs if r["name"] == name]) for name in SETTINGS]
+    kept = [{key: value for key, value in r.items() if key != "key"} for r in runs]
+    (RESULTS / "credit.json").write_text(json.dumps({"before": before, "runs": kept}) + "\n")
+    ordered = sorted(runs, key=lambda r: list(SETTINGS).index(r["name"]))
+    rows = [_row("warm start", before), *(_row(f"{r['name']}, seed {r['seed']}", r) for r in ordered)]
     write_report(
         RESULTS / "credit.html",
         title="Turn-level against episode-level credit",
         summary="A nano policy on ToolSearchQA-v0, from one warm start, with one budget; held-out questions.",
         results=rows,
         runs=[Run(r["name"], r["metrics"]) for r in runs],
-        facts={"Command": "python -m benchmarks.bench_credit", "Interval": "Wilson, 95%"},
+        facts={
+            "Command": "python -m benchmarks.bench_credit",
+            "Interval": "Wilson, 95%, over the questions of one run",
+        },
     )
 
 
-def _row(name: str, rows: list[dict[str, Any]]) -> Result:
-    successes, episodes = sum(r["successes"] for r in rows), sum(r["episodes"] for r in rows)
-    calls = statistics.mean(r["calls_per_episode"] for r in rows)
-    return Result(name, successes, episodes, wilson_interval(successes, episodes), calls)
+def _row(name: str, row: dict[str, Any]) -> Result:
+    return Result(name, row["successes"], row["episodes"], tuple(row["interval"]), row["calls_per_episode"])
 
 
 if __name__ == "__main__":

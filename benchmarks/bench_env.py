@@ -45,14 +45,16 @@ class BareEnv(gym.Env[str, str]):
 def tool_search() -> Callable[[], None]:
     """One cycle of the search environment under the outcome reward."""
     envs = VectorRewardWrapper(gym.make_vec("ToolSearchQA-v0", num_envs=NUM_ENVS), OutcomeFn())
-    envs.reset(seed=0)
+    _, infos = envs.reset(seed=0)
+    gold = {task.id: f"<answer>{task.answers[0]}</answer>" for task in envs.unwrapped.envs[0].tasks}
+    ids = [infos["task_id"]]
 
     def cycle() -> None:
-        answers = [f"<answer>{env.episode.task.answers[0]}</answer>" for env in envs.unwrapped.envs]
+        answers = [gold[task_id] for task_id in ids[0]]
         _, rewards, terminations, _, _ = envs.step(answers)
         assert rewards.all(), "an answer was graded wrong"
         assert terminations.all(), "an answer did not end its episode"
-        envs.step(answers)
+        ids[0] = envs.step(answers)[4]["task_id"]
 
     return cycle
 

@@ -88,7 +88,8 @@ def _math(view: TurnView) -> float:
         return 1.0
     if None in verdicts:
         raise RewardError(
-            f"no verdict on the answer to task {view.task.id!r}: the grading worker was lost, or cannot read the gold answer"
+            f"no verdict on the answer to task {view.task.id!r}: the grading worker was lost, "
+            "or cannot read the gold answer"
         )
     return 0.0
 

@@ -227,7 +227,7 @@ def test_a_term_has_one_owner():
 def test_an_outcome_that_cannot_be_judged_is_an_error_and_no_zero():
     env = OutcomeReward(toy_env(), "calls")
     env.reset(seed=0)
-    with pytest.raises(RewardError, match="cannot judge task .* it has no gold calls"):
+    with pytest.raises(RewardError, match=r"cannot judge task .* it has no gold calls"):
         env.step("<answer>x</answer>")
 
 

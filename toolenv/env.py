@@ -143,9 +143,9 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             ConfigError: An option that does not exist.
         """
         super().reset(seed=seed)
-        index = self._choose(options or {})
-        self._start(self.tasks[index], seed)
-        return self._conversation, {"task_id": self.tasks[index].id}
+        task = self.tasks[self._choose(options)]
+        self._start(task, seed)
+        return self._conversation, {"task_id": task.id}
 
     def step(self, action: str) -> StepResult:
         """Play one turn.
@@ -288,11 +288,13 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         if calls and not any(made and made[0].name == call.name for made, call in zip(read, calls, strict=True)):
             raise ConfigError(f"format {self.format.name!r} cannot call {', '.join(self.tools)}; choose another")
 
-    def _choose(self, options: Mapping[str, Any]) -> int:
+    def _choose(self, options: Mapping[str, Any] | None) -> int:
+        drawn = int(self.np_random.integers(len(self.tasks)))
+        if not options:
+            return drawn
         unknown = sorted(set(options) - {"task"})
         if unknown:
             raise ConfigError(f"unknown reset option {unknown[0]!r}; there is 'task', an id or an index")
-        drawn = int(self.np_random.integers(len(self.tasks)))
         chosen = options.get("task")
         if chosen is None:
             return drawn

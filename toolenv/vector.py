@@ -48,7 +48,8 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         other = next((env for env in self.envs if not isinstance(env, ToolEnv)), None)
         if other is not None:
             raise ConfigError(
-                f"ToolVectorEnv takes bare ToolEnvs, not {type(other).__name__}; use gym.make_vec(id), and wrap the vector"
+                f"ToolVectorEnv takes bare ToolEnvs, not {type(other).__name__}; "
+                "use gym.make_vec(id), and wrap the vector"
             )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -61,7 +62,7 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self._spec: EnvSpec | None = None
-        self._done = np.zeros(self.num_envs, dtype=np.bool_)
+        self._done = [False] * self.num_envs
         self._observations: list[tuple[Message, ...]] = [()] * self.num_envs
 
     @property
@@ -119,9 +120,10 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         """
         if len(actions) != self.num_envs:
             raise ConfigError(f"step needs {self.num_envs} actions, one an environment; got {len(actions)}")
-        rewards = np.zeros(self.num_envs, dtype=np.float64)
-        terminations = np.zeros(self.num_envs, dtype=np.bool_)
-        truncations = np.zeros(self.num_envs, dtype=np.bool_)
+        # Lists until the end: setting numpy's elements one by one is several times slower.
+        rewards = [0.0] * self.num_envs
+        terminations = [False] * self.num_envs
+        truncations = [False] * self.num_envs
         infos = _Infos(self.num_envs)
         plans: list[tuple[int, Plan]] = []
         for i in range(self.num_envs):
@@ -140,7 +142,13 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
                 self._observations[i], rewards[i], terminations[i], truncations[i], info = step
             self._done[i] = terminations[i] or truncations[i]
             infos.add(i, info)
-        return tuple(self._observations), rewards, terminations, truncations, infos.as_dict()
+        return (
+            tuple(self._observations),
+            np.array(rewards, dtype=np.float64),
+            np.array(terminations, dtype=np.bool_),
+            np.array(truncations, dtype=np.bool_),
+            infos.as_dict(),
+        )
 
     def truncate(self, index: int, reason: str) -> None:
         """Cut the running episode of one environment from outside; it has ended until its next reset.
@@ -235,8 +243,8 @@ class _Infos:
             dtype = type(first) if type(first) in (int, float, bool) else object
             array = np.full(self.num_envs, None if dtype is object else 0, dtype=dtype)
             mask = np.zeros(self.num_envs, dtype=np.bool_)
-            for i, value in entries:
-                array[i] = value
-                mask[i] = True
+            rows = [i for i, _ in entries]
+            array[rows] = [value for _, value in entries]
+            mask[rows] = True
             infos[key], infos[f"_{key}"] = array, mask
         return infos

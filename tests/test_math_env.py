@@ -22,7 +22,7 @@ from toolenv.data.math.algebra import exact_determinant
 from toolenv.data.math.counting import lattice_paths
 from toolenv.data.math.tasks import GENERATORS, split_of
 from toolenv.env import ToolEnv
-from toolenv.envs.python_math import MAX_TURNS, NO_OUTPUT, PythonMathEnv, PythonTool, make_vec, shorten
+from toolenv.envs.python_math import NO_OUTPUT, PythonMathEnv, PythonTool, make_vec, shorten
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, DataError, SandboxError
 from toolenv.grading.math import math_equal
@@ -62,8 +62,8 @@ def test_gymnasium_finds_nothing_to_say(pool: SandboxPool, format: str) -> None:
 def test_the_registered_environment_cuts_after_six_turns(pool: SandboxPool) -> None:
     env = gym.make("ToolPythonMath-v0", sandbox=pool)
     env.reset(seed=3)
-    cut = [env.step("hm")[3] for _ in range(MAX_TURNS)]
-    assert cut == [False] * (MAX_TURNS - 1) + [True]
+    cut = [env.step("hm")[3] for _ in range(6)]
+    assert cut == [False] * 5 + [True]
     assert isinstance(env.unwrapped, PythonMathEnv)
     assert env.unwrapped.episode.task in math_tasks("train")
 
@@ -303,27 +303,37 @@ def test_common_shapes_are_read(tmp_path: Path) -> None:
         {"input": "i", "output": "70"},
         {"question": "o", "final_answer": ["1", "2"]},
         {"problem": "m", "solution": "Thus \\boxed{3}."},
-        {"problem": "f", "answer": 27.0},
+        {"problem": "f", "answer": 27.0, "id": "mine"},
     )
     tasks = load_math_jsonl(path)
     assert [task.answers for task in tasks] == [("\\frac{1}{2}",), ("2",), ("70",), ("1", "2"), ("3",), ("27",)]
-    assert (tasks[0].id, tasks[0].metadata) == ("some-1", {"level": 3})
+    assert (tasks[0].id, tasks[0].metadata, tasks[5].id) == ("some-1", {"level": 3}, "mine")
     assert len(PythonMathEnv(path).tasks) == 6
 
 
 @pytest.mark.parametrize(
     ("record", "part"),
     [
-        ({"answer": "1"}, "no problem"),
+        ({"answer": "1"}, "needs a field 'problem'"),
+        ({"problem": " ", "answer": "1"}, "field 'problem' is blank"),
+        ({"problem": ["p"], "answer": "1"}, "field 'problem' must be a text"),
+        ({"problem": "\ud800", "answer": "1"}, "lone surrogate"),
+        ({"problem": "p", "answer": " "}, "field 'answer' is blank"),
+        ({"problem": "p", "answer": "so it is\n#### "}, "the answer in 'answer' is blank"),
+        ({"problem": "p", "solution": "\\boxed{ }"}, "the answer in 'solution' is blank"),
+        ({"problem": "p", "answer": ["1", "\udc00"]}, "lone surrogate"),
+        ({"problem": "p", "answer": True}, "field 'answer' must be a text"),
+        ({"problem": "p", "answer": "1", "id": "first"}, r"'first' stands already at .*line 1"),
+        ({"problem": "p", "answer": "1", "id": ""}, "field 'id' is blank"),
         ({"problem": "p"}, "no answer"),
         ({"problem": "p", "answer": None}, "no answer"),
         ({"problem": "p", "solution": "none"}, "boxed"),
-        ({"problem": "p", "answer": {"a": 1}}, "text or a number"),
+        ({"problem": "p", "answer": {"a": 1}}, "must be a text"),
         ([1], "JSON object"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, record: object, part: str) -> None:
-    path = write(tmp_path / "bad.jsonl", {"problem": "p", "answer": "1"}, record)
+    path = write(tmp_path / "bad.jsonl", {"problem": "p", "answer": "1", "id": "first"}, record)
     with pytest.raises(DataError, match=rf"bad\.jsonl, line 2: .*{part}"):
         load_math_jsonl(path)
 

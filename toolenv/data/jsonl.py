@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,18 @@ def load_tasks(path: str | Path) -> TaskSet:
     """
     path = Path(path)
     stem = path.name.split(".")[0]
+    return task_set(path, ((where, _task(record, f"{stem}-{n}", where)) for where, n, record in read_records(path)))
+
+
+def task_set(path: str | Path, found: Iterable[tuple[str, Task]]) -> TaskSet:
+    """The tasks of a file, each with the place where it stands.
+
+    Raises:
+        DataError: Two tasks with one id; names both places. Or no task at all.
+    """
     seen: dict[str, str] = {}
     tasks = []
-    for where, number, record in read_records(path):
-        task = _task(record, f"{stem}-{number}", where)
+    for where, task in found:
         if task.id in seen:
             raise DataError(f"{where}: the id {task.id!r} stands already at {seen[task.id]}; ids must be unique")
         seen[task.id] = where
@@ -108,18 +116,57 @@ def text_of(record: Mapping[str, Any], names: Sequence[str], where: str, default
             return default
         known = ", ".join(repr(key) for key in list(record)[:8])
         raise DataError(f"{where}: needs a field {' or '.join(repr(n) for n in names)}; it has {known or 'no field'}")
-    return _text(record[name], f"{where}: field {name!r}")
+    return as_text(record[name], f"{where}: field {name!r}")
+
+
+def id_of(record: Mapping[str, Any], default: str, where: str) -> str:
+    """The id that a record has (``id``, ``_id``, ``qid`` or ``idx``), else ``default``.
+
+    Raises:
+        DataError: As for ``as_text``.
+    """
+    value = next((record[name] for name in ID if record.get(name) is not None), default)
+    return as_text(value, f"{where}: field 'id'")
+
+
+def as_text(value: Any, where: str) -> str:
+    """A text, or a number as text.
+
+    Raises:
+        DataError: Not a text, a blank text, or one with lone surrogates.
+
+    Example:
+        >>> as_text(7, "line 1")
+        '7'
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{where} must be a text; got {short(value)}")
+    if not value.strip():
+        raise DataError(f"{where} is blank")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds a lone surrogate at character {error.start}, which is not text") from error
+    return value
+
+
+def short(value: Any) -> str:
+    """A value in ASCII and at most about 60 characters, for errors."""
+    text = value if isinstance(value, str) else repr(value)
+    return ascii(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _task(record: Mapping[str, Any], default_id: str, where: str) -> Task:
     fields = {name: record[name] for name in TASK_FIELDS if record.get(name) is not None}
-    fields["id"] = _id(record, default_id, where)
+    fields["id"] = id_of(record, default_id, where)
     fields["prompt"] = text_of(record, QUESTION, where)
     fields["gold_passages"] = _gold_passages(record.get("gold_passages") or (), where)
     name = next((name for name in ANSWERS if record.get(name) is not None), None)
     if name is not None:
         values = record[name] if isinstance(record[name], list) else [record[name]]
-        fields["answers"] = tuple(dict.fromkeys(_text(v, f"{where}: field {name!r}") for v in values))
+        fields["answers"] = tuple(dict.fromkeys(as_text(v, f"{where}: field {name!r}") for v in values))
     if not fields.get("answers") and not ("gold_calls" in fields or "functions" in fields):
         raise DataError(f"{where}: the task has no answer; give at least one in 'answers'")
     try:
@@ -128,30 +175,11 @@ def _task(record: Mapping[str, Any], default_id: str, where: str) -> Task:
         raise DataError(f"{where}: not a task: {error}") from error
 
 
-def _id(record: Mapping[str, Any], default: str, where: str) -> str:
-    value = next((record[name] for name in ID if record.get(name) is not None), default)
-    return _text(value, f"{where}: field 'id'")
-
-
 def _gold_passages(value: Any, where: str) -> list[list[str]]:
     where = f"{where}: field 'gold_passages'"
     if not isinstance(value, list | tuple):
-        raise DataError(f"{where} must be a list of passage ids, or of a list of them a hop; got {_short(value)}")
-    return [[_text(i, where) for i in (hop if isinstance(hop, list) else [hop])] for hop in value]
-
-
-def _text(value: Any, where: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise DataError(f"{where} must be a text; got {_short(value)}")
-    if not value.strip():
-        raise DataError(f"{where} is blank")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds a lone surrogate at character {error.start}, which is not text") from error
-    return value
+        raise DataError(f"{where} must be a list of passage ids, or of a list of them a hop; got {short(value)}")
+    return [[as_text(i, where) for i in (hop if isinstance(hop, list) else [hop])] for hop in value]
 
 
 def _array_items(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
@@ -164,15 +192,10 @@ def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}): {_short(text.strip())}") from error
+        raise DataError(f"{where}: not valid JSON ({error}): {short(text.strip())}") from error
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: must be a JSON object; got {_short(value)}")
+        raise DataError(f"{where}: must be a JSON object; got {short(value)}")
     return value
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return ascii(text if len(text) <= 60 else text[:57] + "...")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import toolenv  # noqa: F401  (registers the ids)
 from toolenv.data.functions import SIZES, function_tasks, functions, read_function_tasks
-from toolenv.envs.function_call import FunctionCallEnv, ScriptedFunction, make_vec
+from toolenv.data.functions.scripts import ScriptedFunction
+from toolenv.envs.function_call import FunctionCallEnv, make_vec
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import ConfigError, DataError
 from toolenv.grading.calls import match_calls
@@ -136,7 +137,8 @@ def test_wrong_settings_are_refused(split, size):
 
 def test_tasks_round_trip_through_a_file(tmp_path):
     path = tmp_path / "tasks.jsonl"
-    line = {"id": "a", "prompt": "?", "functions": [CITY], "gold_calls": [{"name": "get_weather", "arguments": {}}]}
+    gold = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    line = {"id": "a", "prompt": "?", "functions": [CITY], "gold_calls": [gold]}
     path.write_text(json.dumps(line) + "\n" + json.dumps({**line, "id": "b"}) + "\n")
     env = FunctionCallEnv(path)
     assert [task.id for task in env.tasks] == ["a", "b"]
@@ -161,6 +163,82 @@ def test_a_bad_line_is_refused_with_file_line_and_reason(tmp_path, line, reason)
         read_function_tasks(path)
     assert "bad.jsonl" in str(caught.value)
     assert reason in str(caught.value)
+
+
+OSLO = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+WHOLE = {
+    "id": "t",
+    "prompt": "?",
+    "functions": [CITY, {"name": "f"}],
+    "gold_calls": [OSLO],
+    "metadata": {
+        "accepted": [{"city": ["Oslo"], "days": [1, ""]}],
+        "results": [{"call": OSLO, "content": "rain"}],
+        "steps": [[0]],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": 5}, "field 'prompt' must be a text; got '5'"),
+        ({"prompt": " "}, "field 'prompt' is blank"),
+        ({"prompt": "\ud800"}, "lone surrogate"),
+        ({"id": None}, "field 'id' must be a text"),
+        ({"id": "first"}, "the id 'first' stands already at"),
+        ({"answers": "Oslo"}, "field 'answers' must be a list"),
+        ({"answers": [1]}, "answer 1 must be a text"),
+        ({"history": [{"role": "user", "content": 3}]}, "message 1 of 'history': field 'content'"),
+        ({"functions": {}}, "field 'functions' must be a list"),
+        ({"functions": [5]}, "function 1 must be an object"),
+        ({"functions": [{"nam": "f"}]}, "function 1: field 'name'"),
+        ({"functions": [CITY, CITY]}, "one name"),
+        ({"functions": [{"name": "get_weather", "parameters": []}]}, "'parameters' must be an object; got '[]'"),
+        ({"functions": [{"name": "get_weather", "parameters": {"properties": {"city": 1}}}]}, "'city' must be an"),
+        ({"functions": [{"name": "get_weather", "parameters": {"required": ["city"]}}]}, "does not describe"),
+        ({"functions": [{"name": "get_weather", "parameters": {"required": "city"}}]}, "'required' must be a list"),
+        ({"gold_calls": [{**OSLO, "arguments": ["Oslo"]}]}, "field 'arguments' must be an object"),
+        ({"gold_calls": [{**OSLO, "argumnets": {}}]}, "gold call 1 has a field 'argumnets'"),
+        ({"gold_calls": ["get_weather"]}, "gold call 1 must be an object"),
+        ({"gold_calls": [{"name": "get_weather"}]}, "missing required parameter: 'city'"),
+        ({"gold_calls": [{"name": "get_weather", "arguments": {"city": "Rome"}}]}, "incorrect parameter value: 'city'"),
+        ({"metadata": []}, "field 'metadata' must be an object"),
+        ({"metadata": {"accepted": [5]}}, "an entry of 'accepted' must be an object"),
+        ({"metadata": {"accepted": [{"city": "Oslo"}]}}, "what 'accepted' has for 'city' must be a list"),
+        ({"metadata": {"accepted": []}}, "0 entries for 1"),
+        ({"metadata": {"results": [{"cal": OSLO, "content": "x"}]}}, "result 1 has a field 'cal'"),
+        ({"metadata": {"results": [{"content": "x"}]}}, "result 1: its call must be an object"),
+        ({"metadata": {"results": [{"call": OSLO}]}}, "result 1: its 'content' must be a text"),
+        ({"metadata": {"results": [{"call": {"name": "g"}, "content": "x"}]}}, "'g' is none of its functions"),
+        ({"metadata": {"steps": [[0, 7]]}}, "'steps' must group the indices 0 to 0"),
+        ({"metadata": {"steps": [[0], []]}}, "'steps' must group"),
+        ({"metadata": {"steps": [[False]]}}, "'steps' must group"),
+        ({"metadata": {"steps": [0]}}, "a step of 'steps' must be a list"),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(tmp_path, change, reason):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({**WHOLE, "id": "first"}) + "\n" + json.dumps({**WHOLE, **change}))
+    with pytest.raises(DataError) as caught:
+        FunctionCallEnv(path)
+    assert str(caught.value).startswith(f"{path}, line 2: ")
+    assert reason in str(caught.value)
+
+
+def test_a_whole_line_and_the_bundled_tasks_are_read(tmp_path):
+    path = tmp_path / "good.jsonl"
+    bundled = [
+        {
+            **{name: getattr(task, name) for name in ("id", "prompt", "functions", "metadata")},
+            "gold_calls": [{"name": call.name, "arguments": call.arguments} for call in task.gold_calls],
+        }
+        for task in function_tasks("test")
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in (WHOLE, *bundled)))
+    tasks = read_function_tasks(path)
+    assert len(tasks) == 1 + SIZES["test"]
+    assert list(tasks[1:]) == list(function_tasks("test"))
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -199,6 +277,16 @@ def test_results_are_looked_up_by_what_is_accepted():
         assert shown in step[0][-1].content
     (step,) = played(env, env.format.write_call(ToolCall("get_weather", {"city": "NYC", "days": 1})))
     assert "sunny" in step[0][-1].content
+
+
+@pytest.mark.parametrize("action", ["<answer></answer>", "<answer> \n </answer>", "<answer>\u00a0</answer>", " \n"])
+@pytest.mark.parametrize("format", ["hermes", "toolrl"])
+def test_saying_nothing_is_no_answer(format, action):
+    env = FunctionCallEnv([Task("i", "Sing!", functions=(CITY,))], format=format)
+    (step,) = played(env, action)
+    assert not step[2]
+    assert env.episode.answer is None
+    assert env.episode.turns[0].error
 
 
 def test_a_plain_reply_ends_the_episode_and_solves_irrelevance():

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from toolenv.data.functions import function_tasks, read_function_tasks
+from toolenv.data.functions.scripts import scripted_functions
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import ConfigError
 from toolenv.formats import Parsed
-from toolenv.grading.calls import Accepted, accept_only, match_calls
 from toolenv.messages import ToolCall
 from toolenv.tools import Tool
 from toolenv.vector import vector_entry_point
-
-
-class ScriptedFunction:
-    """A function that a task offers: it looks its result up in the task's script.
-
-    A call that the script does not hold gets a result that says only that it was done, and is the same every time.
-
-    Args:
-        schema: JSON schema of the function.
-        script: Accepted arguments and result, in order of preference.
-
-    Example:
-        >>> schema = {"name": "f", "parameters": {"properties": {"city": {"type": "string"}}}}
-        >>> f = ScriptedFunction(schema, [({"city": ["New York", "NYC"]}, '{"sky": "clear"}')])
-        >>> f(city="NYC")
-        '{"sky": "clear"}'
-        >>> f(city="Lyon")
-        '{"status": "ok", "received": {"city": "Lyon"}}'
-    """
-
-    def __init__(self, schema: Mapping[str, Any], script: Sequence[tuple[Accepted, str]] = ()) -> None:
-        self.name: str = schema["name"]
-        self.schema = schema
-        self.script = tuple(script)
-
-    def __call__(self, /, **arguments: Any) -> str:
-        """The scripted result, or the one that only says that it was done."""
-        call = ToolCall(self.name, arguments)
-        for accepted, content in self.script:
-            if match_calls([call], [ToolCall(self.name)], [accepted], [self.schema]):
-                return content
-        return json.dumps({"status": "ok", "received": arguments})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ScriptedFunction:
-        return self
 
 
 class FunctionCallEnv(ToolEnv):
@@ -113,10 +77,11 @@ class FunctionCallEnv(ToolEnv):
         return self._functions[1]
 
     def final_answer(self, parsed: Parsed) -> str | None:
-        """The marked answer, or the plain reply of a turn without calls."""
+        """The marked answer, or the plain reply of a turn without calls; a blank one is none."""
         if parsed.calls or parsed.error is not None:
             return None
-        return parsed.answer if parsed.answer is not None else parsed.reply or None
+        said = parsed.answer if parsed.answer is not None else parsed.reply
+        return said if said and said.strip() else None
 
     def example_actions(self) -> tuple[str, ...]:
         """Texts that reach every path; functions differ from task to task, so a valid call is valid for some."""
@@ -138,18 +103,6 @@ class FunctionCallEnv(ToolEnv):
         return next(gold, ToolCall(self.tasks[0].functions[0]["name"]))
 
 
-def scripted_functions(task: Task) -> dict[str, Tool]:
-    """The functions of a task as tools, by name."""
-    accepted = task.metadata.get("accepted") or [accept_only(call.arguments) for call in task.gold_calls]
-    values = {_key(call): entry for call, entry in zip(task.gold_calls, accepted, strict=True)}
-    scripts: dict[str, list[tuple[Accepted, str]]] = {}
-    for entry in task.metadata.get("results", ()):
-        call = ToolCall(**entry["call"])
-        accepts = values.get(_key(call)) or accept_only(call.arguments)
-        scripts.setdefault(call.name, []).append((accepts, entry["content"]))
-    return {s["name"]: ScriptedFunction(s, scripts.get(s["name"], ())) for s in task.functions}
-
-
 make_vec = vector_entry_point(FunctionCallEnv)
 
 
@@ -159,7 +112,3 @@ def _load(tasks: Sequence[Task] | str | Path | None, split: str) -> TaskSet:
     if isinstance(tasks, str | Path):
         return read_function_tasks(tasks)
     return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
-
-
-def _key(call: ToolCall) -> str:
-    return json.dumps([call.name, dict(call.arguments)], sort_keys=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from toolenv.data.functions.catalogue import functions
+from toolenv.data.functions.files import read_function_tasks
 from toolenv.data.functions.generate import CATEGORIES, make_task
 from toolenv.data.functions.slots import SPLITS
-from toolenv.data.jsonl import read_records
-from toolenv.episode import Task, TaskSet, task_from_json
-from toolenv.errors import ConfigError, DataError
+from toolenv.episode import Task, TaskSet
+from toolenv.errors import ConfigError
 from toolenv.seeding import rng
 
 __all__ = ["SIZES", "function_tasks", "functions", "read_function_tasks"]
@@ -58,35 +56,6 @@ def function_tasks(split: str = "train", size: int | None = None, seed: int = 0)
             prompts.add(task.prompt)
             tasks.append(task)
     return TaskSet(tasks, name=f"functions/{split}")
-
-
-def read_function_tasks(path: str | Path) -> TaskSet:
-    """Read tasks from JSONL, or from a JSON array: one object a task, with the fields of ``Task``.
-
-    Raises:
-        DataError: The file cannot be read, or holds what is not a function-calling task; names file, line and reason.
-    """
-    tasks = []
-    for where, _, record in read_records(path):
-        try:
-            tasks.append(_read_task(record))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{where}: not a function-calling task: {error!r}") from error
-    return TaskSet(tasks, name=str(path))
-
-
-def _read_task(record: Any) -> Task:
-    task = task_from_json(record)
-    names = [function["name"] for function in task.functions]
-    if not names:
-        raise ValueError("it offers no function")
-    foreign = next((call.name for call in task.gold_calls if call.name not in names), None)
-    if foreign is not None:
-        raise ValueError(f"its gold call {foreign!r} is none of its functions {names}")
-    accepted = task.metadata.get("accepted")
-    if accepted is not None and len(accepted) != len(task.gold_calls):
-        raise ValueError(f"'accepted' has {len(accepted)} entries for {len(task.gold_calls)} gold calls")
-    return task
 
 
 def _categories(size: int) -> list[str]:

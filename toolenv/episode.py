@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -167,8 +167,17 @@ class Episode:
         return (*self.prompt, *spoken)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with a schema version; ``from_json`` is its inverse."""
-        return {"schema": SCHEMA_VERSION, **asdict(self)}
+        """A JSON object with a schema version; ``from_json`` is its inverse.
+
+        JSON values, such as functions and arguments, are the episode's own, not copies.
+        """
+        return {
+            "schema": SCHEMA_VERSION,
+            **_fields(self),
+            "task": _task_to_json(self.task),
+            "prompt": [_fields(message) for message in self.prompt],
+            "turns": [_turn_to_json(turn) for turn in self.turns],
+        }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Episode:
@@ -177,16 +186,16 @@ class Episode:
         Raises:
             DataError: Another schema version, or a field that is missing or of the wrong shape.
         """
-        version = record.get("schema")
+        version = record.get("schema") if isinstance(record, Mapping) else None
         if version != SCHEMA_VERSION:
             raise DataError(f"an episode of schema {version!r} cannot be read; this version reads {SCHEMA_VERSION}")
         try:
-            fields = {key: value for key, value in record.items() if key != "schema"}
-            fields["task"] = task_from_json(record["task"])
-            fields["prompt"] = tuple(Message(**m) for m in record["prompt"])
-            fields["turns"] = tuple(_turn_from_json(turn) for turn in record["turns"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
+            values = {key: value for key, value in record.items() if key != "schema"}
+            values["task"] = task_from_json(record["task"])
+            values["prompt"] = tuple(Message(**m) for m in record["prompt"])
+            values["turns"] = tuple(_turn_from_json(turn) for turn in record["turns"])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"not an episode: {error!r}") from error
 
 
@@ -197,21 +206,46 @@ def task_from_json(record: Mapping[str, Any]) -> Task:
         KeyError: A field is missing.
         TypeError: A field is unknown or of the wrong shape.
     """
-    fields = dict(record)
-    fields["answers"] = tuple(record.get("answers", ()))
-    fields["gold_calls"] = tuple(ToolCall(**call) for call in record.get("gold_calls", ()))
-    fields["gold_passages"] = tuple(tuple(hop) for hop in record.get("gold_passages", ()))
-    fields["functions"] = tuple(record.get("functions", ()))
-    fields["history"] = tuple(Message(**m) for m in record.get("history", ()))
-    return Task(**fields)
+    values = dict(record)
+    values["answers"] = tuple(record.get("answers", ()))
+    values["gold_calls"] = tuple(ToolCall(**call) for call in record.get("gold_calls", ()))
+    values["gold_passages"] = tuple(tuple(hop) for hop in record.get("gold_passages", ()))
+    values["functions"] = tuple(record.get("functions", ()))
+    values["history"] = tuple(Message(**m) for m in record.get("history", ()))
+    return Task(**values)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, shallowly: ``asdict`` would copy every schema, and descend into what a model wrote."""
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
+
+
+def _task_to_json(task: Task) -> dict[str, Any]:
+    return {
+        **_fields(task),
+        "answers": list(task.answers),
+        "gold_calls": [_fields(call) for call in task.gold_calls],
+        "gold_passages": [list(hop) for hop in task.gold_passages],
+        "functions": list(task.functions),
+        "history": [_fields(message) for message in task.history],
+    }
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    return {
+        **_fields(turn),
+        "calls": [_fields(call) for call in turn.calls],
+        "results": [{**_fields(result), "call": _fields(result.call)} for result in turn.results],
+        "observation": [_fields(message) for message in turn.observation],
+    }
 
 
 def _turn_from_json(record: Mapping[str, Any]) -> Turn:
-    fields = dict(record)
-    fields["calls"] = tuple(ToolCall(**call) for call in record["calls"])
-    fields["results"] = tuple(ToolResult(**{**r, "call": ToolCall(**r["call"])}) for r in record["results"])
-    fields["observation"] = tuple(Message(**m) for m in record["observation"])
-    return Turn(**fields)
+    values = dict(record)
+    values["calls"] = tuple(ToolCall(**call) for call in record["calls"])
+    values["results"] = tuple(ToolResult(**{**r, "call": ToolCall(**r["call"])}) for r in record["results"])
+    values["observation"] = tuple(Message(**m) for m in record["observation"])
+    return Turn(**values)
 
 
 def write_episodes(path: str | Path, episodes: Iterable[Episode], *, append: bool = False) -> int:
@@ -234,9 +268,10 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     Raises:
         DataError: A line that is not an episode; the message names file, line and reason.
     """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield Episode.from_json(json.loads(line))
-            except (json.JSONDecodeError, DataError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
+    from toolenv.data.jsonl import read_records  # it builds on this module
+
+    for where, _, record in read_records(path):
+        try:
+            yield Episode.from_json(record)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error

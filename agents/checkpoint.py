@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from agents.models import PLAYED_AS_FILE
 from toolenv.errors import DataError
 
 STATE_FILE = "trainer.json"
@@ -37,6 +39,7 @@ def save_checkpoint(
     tokenizer: Any,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any] | None = None,
+    played_as: str | None = None,
     keep: int = 2,
 ) -> Path:
     """Write a checkpoint, then drop the oldest beyond ``keep``.
@@ -44,10 +47,11 @@ def save_checkpoint(
     Args:
         directory: Where the checkpoints of the run stand.
         update: The update that it stands after.
-        model: A transformers model.
+        model: A transformers model, or a PEFT model around one, whose adapter alone is written.
         tokenizer: Its tokenizer.
         optimizer: The optimiser.
         state: Further facts, JSON values.
+        played_as: What ``agents.models.played_as`` shall say of the checkpoint.
         keep: How many checkpoints to keep.
 
     Returns:
@@ -62,6 +66,8 @@ def save_checkpoint(
         model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
     torch.save(optimizer.state_dict(), aside / OPTIMIZER_FILE)
+    if played_as is not None:
+        (aside / PLAYED_AS_FILE).write_text(json.dumps({"played_as": played_as}) + "\n", encoding="utf-8")
     (aside / STATE_FILE).write_text(json.dumps({**(state or {}), "update": update}, indent=1), encoding="utf-8")
     for path in sorted(aside.rglob("*")):
         _flush(path)
@@ -90,17 +96,39 @@ def load_checkpoint(path: str | Path, *, model: Any, optimizer: torch.optim.Opti
         DataError: Not a checkpoint.
     """
     path = Path(path)
+    state = read_state(path)
+    _load_weights(path, model)
+    if optimizer is not None:
+        device = next(iter(model.parameters())).device
+        optimizer.load_state_dict(torch.load(path / OPTIMIZER_FILE, map_location=device, weights_only=True))
+    return state
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of its run, with ``update``, without loading any weights.
+
+    Raises:
+        DataError: Not a checkpoint.
+    """
+    path = Path(path)
     if not (path / STATE_FILE).is_file():
         raise DataError(f"{path} is not a checkpoint: there is no {STATE_FILE} in it")
+    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    return state
+
+
+def _load_weights(path: Path, model: Any) -> None:
+    peft = sys.modules.get("peft")  # whoever has a PEFT model has imported it
+    if peft is not None and isinstance(model, peft.PeftModel):
+        adapter = model.active_adapter
+        folder = path if adapter == "default" else path / adapter
+        weights = peft.utils.load_peft_weights(str(folder), device="cpu")
+        peft.set_peft_model_state_dict(model, weights, adapter_name=adapter)
+        return
     dtype = next(iter(model.parameters())).dtype
     with _without_bars():
         saved = type(model).from_pretrained(path, dtype=dtype, local_files_only=True)
     model.load_state_dict(saved.state_dict())
-    if optimizer is not None:
-        device = next(iter(model.parameters())).device
-        optimizer.load_state_dict(torch.load(path / OPTIMIZER_FILE, map_location=device, weights_only=True))
-    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    return state
 
 
 def checkpoints(directory: str | Path) -> list[Path]:

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--greedy", action="store_true", help="take the likeliest token instead of a draw")
     play.add_argument("--temperature", type=float, default=1.0, help="of the draw")
     play.add_argument("--max-new-tokens", type=int, default=256, help="longest turn")
-    play.add_argument("--max-tokens", type=int, default=4096, help="longest conversation")
+    play.add_argument("--max-tokens", type=int, help="longest conversation (not given: what the model takes)")
     play.add_argument("--device", default="auto", help="as torch names it")
 
     commands.add_parser("train", add_help=False, help="train with GRPO; 'toolenv train --help' lists its settings")
@@ -103,7 +103,7 @@ def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
     if options.episodes < 1 or options.num_envs < 1:
         raise ConfigError("--episodes and --num-envs must be at least 1")
     from agents.evaluate import evaluate
-    from agents.models import load_model
+    from agents.models import load_model, room_for_history
     from agents.sampling import SamplingParams
     from agents.sampling.hf import HFSampler
     from agents.tokens import ConversationEncoder
@@ -121,7 +121,7 @@ def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
             options.episodes,
             encoder=ConversationEncoder(tokenizer, format),
             seed=options.seed,
-            max_tokens=options.max_tokens,
+            max_tokens=options.max_tokens or room_for_history(model, options.max_new_tokens),
             progress=_show_progress,
         )
     finally:
@@ -137,26 +137,13 @@ def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _make_envs(options: argparse.Namespace) -> Any:
-    import gymnasium as gym
-
-    import toolenv  # noqa: F401  registers the ids
+    from agents.environments import make_envs
+    from agents.models import played_as
 
     settings: dict[str, Any] = {"tasks": options.tasks} if options.tasks else {"split": options.split}
-    if options.model == "nano":
-        from agents.nano import ENV_KWARGS, nano_format
-
-        settings = {**settings, **ENV_KWARGS, "format": nano_format()}
     if options.format:
         settings["format"] = options.format
-    try:
-        return gym.make_vec(
-            options.env_id,
-            num_envs=min(options.num_envs, options.episodes),
-            autoreset_mode="Disabled",
-            **settings,
-        )
-    except gym.error.Error as error:
-        raise ConfigError(f"--env-id {options.env_id}: {error}") from error
+    return make_envs(options.env_id, min(options.num_envs, options.episodes), settings, played_as(options.model))
 
 
 def _show_progress(done: int, total: int) -> None:
@@ -171,6 +158,7 @@ def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> N
         "seed": options.seed,
         "episodes": summary.episodes,
         "dropped": dropped,
+        "unscored": summary.unscored,
         "successes": summary.successes,
         "success_rate": summary.success_rate,
         "interval_95": list(summary.interval),

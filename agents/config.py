@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -65,7 +66,8 @@ class GRPOConfig:
         keep_checkpoints: How many checkpoints are kept.
         eval_every: Updates between evaluations on other tasks; 0: none.
         eval_episodes: Episodes an evaluation.
-        eval_env_kwargs: What differs from env_kwargs in an evaluation, as JSON.
+        eval_env_kwargs: What differs from env_kwargs in an evaluation, as JSON; for bundled tasks, by default, the
+            split: "validation".
 
     Raises:
         ConfigError: Values that are out of range or do not fit together.
@@ -134,7 +136,12 @@ class GRPOConfig:
             )
         if self.process is not None and ":" not in self.process:
             raise ConfigError(f"process must be written as 'module:attribute', not {self.process!r}")
-        self.make_estimator()
+        estimator = self.make_estimator()
+        if self.process is not None and _ignores_turns(estimator):
+            raise ConfigError(
+                f"estimator {self.estimator!r} would not look at the turn rewards of process {self.process!r}; give "
+                """--estimator-kwargs '{"include_turn_rewards": true}' or a turn-level estimator (turn_loo, trm_grpo)"""
+            )
 
     def make_estimator(self) -> AdvantageEstimator:
         """The estimator with its settings bound."""
@@ -145,6 +152,12 @@ class GRPOConfig:
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
         return {**asdict(self), "output_dir": str(self.output_dir)}
+
+
+def _ignores_turns(estimator: AdvantageEstimator) -> bool:
+    """Whether an estimator could add up turn rewards, and was not told to."""
+    parameter = inspect.signature(estimator).parameters.get("include_turn_rewards")
+    return parameter is not None and not parameter.default
 
 
 _POSITIVE = (

@@ -19,11 +19,12 @@ MAIN_METRICS = {
     "eval/success_rate": ("Success rate, held out", "share of held-out episodes that are right"),
     "success_rate": ("Success rate", "share of sampled episodes that are right"),
     "calls_per_episode": ("Calls per episode", "how often the policy uses a tool"),
-    "episode_turns": ("Turns per episode", "tool calls and the answer"),
-    "reward": ("Reward", "weighted sum of the terms, per episode"),
+    "turns_per_episode": ("Turns per episode", "tool calls and the answer"),
+    "return": ("Return", "weighted sum of the terms, per episode"),
     "entropy": ("Entropy", "nats per token"),
     "approx_kl": ("Approximate KL", "nats per token, from the sampling policy"),
-    "clip_fraction": ("Clipped tokens", "share of tokens outside the clip range"),
+    "clip_fraction/low": ("Tokens clipped below", "share of tokens whose ratio fell out of the clip range"),
+    "clip_fraction/high": ("Tokens clipped above", "share of tokens whose ratio rose out of it"),
 }
 """Metrics that are shown first, in this order, with a title and a note; reward terms follow the success rates."""
 
@@ -116,7 +117,13 @@ def _is_number(value: object) -> bool:
 def _rank(key: str) -> tuple[float, str]:
     if key in MAIN_METRICS:
         return (float(list(MAIN_METRICS).index(key)), key)
-    return (1.5, key) if key.startswith("reward/") else (math.inf, key)
+    return (1.5, key) if _term(key) else (math.inf, key)
+
+
+def _term(key: str) -> str | None:
+    """Name of the reward term where a metric is one's mean over all turns, not over one turn index."""
+    match = re.fullmatch(r"reward/(.+?)(/turn_\d+)?", key, flags=re.DOTALL)
+    return match[1] if match and not match[2] else None
 
 
 def _series(runs: Sequence[Run], key: str) -> dict[str, list[Points]]:
@@ -133,10 +140,10 @@ def _series(runs: Sequence[Run], key: str) -> dict[str, list[Points]]:
 
 
 def _panel(number: int, key: str, series: Mapping[str, list[Points]], size: tuple[float, float]) -> Panel:
-    term = key.removeprefix("reward/")
+    term = _term(key)
     title, note = MAIN_METRICS.get(key, (key, ""))
-    if term != key:
-        title, note = f"Reward: {term}", "mean of this term, per episode"
+    if term is not None:
+        title, note = f"Reward: {term}", "mean over the turns that this term scored"
     ends = [
         f"{name} from {mean[0][1]:.3g} to {mean[-1][1]:.3g}"
         for name, seeds in series.items()
@@ -183,7 +190,7 @@ def _style(axes: Any, key: str, size: tuple[float, float]) -> None:
     axes.margins(x=0.02, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if size == _WIDE else 6, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-    if key.endswith(("_rate", "_fraction")):
+    if key.endswith(("_rate", "_fraction")) or key.startswith("clip_fraction/"):
         # From zero, so that a small gain does not look like a large one.
         axes.set_ylim(0.0, min(1.02, max(axes.get_ylim()[1], 0.02)))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))

@@ -58,12 +58,13 @@ class Summary:
     """What an evaluation came to.
 
     Attributes:
-        episodes: How many ended.
+        episodes: How many ended, and were scored.
         successes: How many of them scored 1.
         mean_score: Mean score of the outcome.
         calls_per_episode: Mean number of calls that the model wrote.
         turns_per_episode: Mean number of turns.
         reasons: Why episodes ended, and how many did so.
+        unscored: Further episodes, on which the reward had no opinion: they count nowhere else.
     """
 
     episodes: int
@@ -72,6 +73,7 @@ class Summary:
     calls_per_episode: float
     turns_per_episode: float
     reasons: dict[str, int]
+    unscored: int = 0
 
     @property
     def success_rate(self) -> float:
@@ -86,10 +88,11 @@ class Summary:
     def __str__(self) -> str:
         low, high = self.interval
         reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
+        unscored = f"; {self.unscored} more were not scored" if self.unscored else ""
         return (
             f"success {self.successes}/{self.episodes} = {self.success_rate:.3f} (95 % interval {low:.3f} to "
             f"{high:.3f}), {self.calls_per_episode:.2f} calls and {self.turns_per_episode:.2f} turns an episode; "
-            f"ended by: {reasons}"
+            f"ended by: {reasons}{unscored}"
         )
 
 
@@ -98,16 +101,21 @@ def summarise(episodes: Sequence[Episode], reward: RewardFn | None = None) -> Su
 
     Args:
         episodes: Finished episodes, at least one.
-        reward: What decides success, at an episode's last turn: 1 is success. ``None``: ``OutcomeFn()``, which grades
-            each environment as it is made for.
+        reward: What decides success, summed over an episode's turns: 1 is success. ``None``: ``OutcomeFn()``, which
+            grades each environment as it is made for. An episode on which it has no opinion is left out and counted.
 
     Raises:
-        ConfigError: No episode.
-        RewardError: The reward could not score one, or had no opinion on a last turn.
+        ConfigError: No episode, or none that was scored.
+        RewardError: The reward failed.
     """
     if not episodes:
         raise ConfigError("there is no episode to summarise; were all dropped?")
-    scores = np.array([column[-1] for column in score_episodes(reward or OutcomeFn(), episodes)])
+    columns = score_episodes(reward or OutcomeFn(), episodes)
+    scored = [i for i, column in enumerate(columns) if not np.isnan(column).all()]
+    unscored = len(episodes) - len(scored)
+    if not scored:
+        raise ConfigError(f"the reward had no opinion on any of {unscored} episodes; is it made for this environment?")
+    episodes, scores = [episodes[i] for i in scored], np.array([np.nansum(columns[i]) for i in scored])
     return Summary(
         episodes=len(episodes),
         successes=int((scores >= 1.0).sum()),
@@ -115,6 +123,7 @@ def summarise(episodes: Sequence[Episode], reward: RewardFn | None = None) -> Su
         calls_per_episode=float(np.mean([episode.num_calls for episode in episodes])),
         turns_per_episode=float(np.mean([len(episode.turns) for episode in episodes])),
         reasons=dict(Counter(str(episode.reason) for episode in episodes)),
+        unscored=unscored,
     )
 
 

@@ -24,11 +24,11 @@ from agents.config import GRPOConfig, parse_command_line
 from agents.interrupt import Interrupt
 from agents.logprobs import action_logprobs
 from agents.losses import kl_estimate, masked_average, policy_loss, unit_count
-from agents.metrics import Stopwatch, WeightedMeans, rollout_metrics
+from agents.metrics import OUTCOME, Stopwatch, WeightedMeans, rollout_metrics
 from agents.progress import TrainingProgress
 from agents.records import ScoredEpisode, write_scored_episodes
 from agents.rollout import Rollout, collect
-from agents.run import OUTCOME, Metrics, Run, open_run
+from agents.run import Metrics, Run, open_run
 from rewards import RewardSum, RewardTerms
 from toolenv.errors import ConfigError, InfrastructureError, MissingExtraError, ToolEnvError
 from toolenv.seeding import derive, rng
@@ -99,7 +99,6 @@ def train(
 
                 # Episodes: the sampler shares the trained weights, so there is nothing to sync.
                 with watch("rollout"):
-                    run.sampler.version = update - 1
                     played = collect(
                         run.sampler,
                         run.envs,
@@ -122,6 +121,7 @@ def train(
                     with watch("update"):
                         tokens = pack(rollouts, run.tokenizer.pad_token_id)
                         learned = learn(run, tokens, token_advantages(advantages, tokens.turn_ids), update)
+                        run.sampler.version = update
 
                     # Metrics and episodes.
                     with watch("record"):
@@ -293,6 +293,8 @@ def _loss(
         "approx_kl": policy.approx_kl,
         "entropy": float(masked_average(entropy.detach(), part.action_mask)),
     }
+    if config.dual_clip is not None:
+        seen["dual_clip_fraction"] = policy.dual_clip_fraction
     if config.entropy_coef:
         loss = loss - config.entropy_coef * average(entropy)
     if run.reference is not None:

@@ -19,8 +19,11 @@ from agents.rollout import Rollout
 from rewards import RewardTerms
 from toolenv.errors import DataError
 
+OUTCOME = "outcome"
+"""Name of the term that is the outcome; all other terms of a ``RewardSum`` are turn rewards."""
+
 SUCCESS = 1.0
-"""Outcome from which an episode counts as a success."""
+"""Outcome, without its weight, from which an episode counts as a success."""
 
 
 class MetricsWriter:
@@ -138,9 +141,10 @@ def rollout_metrics(
     reasons = Counter(str(episode.reason) for episode in episodes)
     returns = batch.outcome + np.where(batch.mask, np.nan_to_num(batch.rewards), 0.0).sum(axis=1)
     played = advantages[batch.mask]
+    outcomes = unweighted_outcomes(terms)
     return {
         "episodes": len(episodes),
-        "success_rate": float((batch.outcome >= SUCCESS).mean()),
+        "success_rate": float((outcomes >= SUCCESS).mean()),
         "outcome": float(batch.outcome.mean()),
         "return": float(returns.mean()),
         **reward_metrics(terms),
@@ -148,7 +152,7 @@ def rollout_metrics(
         "turns_per_episode": len(turns) / len(episodes),
         "error_turns": float(np.mean([_failed(turn) for turn in turns])),
         **{f"reason/{reason}": count / len(episodes) for reason, count in sorted(reasons.items())},
-        **group_metrics(batch),
+        **group_metrics(outcomes, batch.groups),
         "advantage/mean": float(played.mean()),
         "advantage/std": float(played.std()),
         "tokens/sampled": sum(turn >= 0 for rollout in rollouts for turn in rollout.tokens.turn_ids),
@@ -169,12 +173,30 @@ def reward_metrics(terms: Sequence[RewardTerms]) -> dict[str, float]:
     return metrics
 
 
-def group_metrics(batch: TurnBatch) -> dict[str, float]:
-    """Shares of groups whose outcomes are all equal, and so teach nothing at the level of episodes."""
-    groups = [batch.outcome[batch.groups == group] for group in np.unique(batch.groups)]
-    flat = [outcomes[0] for outcomes in groups if outcomes.max() == outcomes.min()]
+def unweighted_outcomes(terms: Sequence[RewardTerms]) -> NDArray[np.float64]:
+    """Outcome ``(B,)`` of each episode, as it was scored: its weight is a matter of learning, not of success."""
+    return np.array([np.nansum(episode.columns[OUTCOME]) for episode in terms], dtype=np.float64)
+
+
+def group_metrics(outcomes: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float]:
+    """Shares of groups that teach nothing at the level of episodes: outcomes all equal, or a single episode.
+
+    Args:
+        outcomes: ``(B,)``, without weight.
+        groups: ``(B,)``, the group of each episode.
+
+    Example:
+        >>> group_metrics(np.array([1.0, 1.0, 0.0]), np.array([0, 0, 1]))
+        {'groups/too_easy': 0.5, 'groups/too_hard': 0.0, 'groups/single': 0.5}
+    """
+    members = [outcomes[groups == group] for group in np.unique(groups)]
+    flat = [group[0] for group in members if len(group) > 1 and group.max() == group.min()]
     easy = sum(bool(outcome >= SUCCESS) for outcome in flat)
-    return {"groups/too_easy": easy / len(groups), "groups/too_hard": (len(flat) - easy) / len(groups)}
+    return {
+        "groups/too_easy": easy / len(members),
+        "groups/too_hard": (len(flat) - easy) / len(members),
+        "groups/single": sum(len(group) == 1 for group in members) / len(members),
+    }
 
 
 def _mean_scored(name: str, scores: NDArray[np.float64]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ FETCHED = ("smollm2-135m",)
 
 Precision = Literal["float32", "bfloat16"]
 
+PLAYED_AS_FILE = "toolenv.json"
+"""Stands beside a checkpoint's weights where the policy has an environment and a format of its own."""
+
 
 def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Precision = "bfloat16") -> tuple[Any, Any]:
     """A causal language model, ready to generate, and its tokenizer.
@@ -23,7 +27,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
             in transformers' layout, a ``.gguf`` file or a folder that holds one. Any other name is a model hub's, and
             is downloaded from there: nothing else reaches a hub.
         device: As torch names it; ``"auto"``: CUDA where there is one.
-        precision: Of the weights; the nano policy is always float32.
+        precision: Of the weights; the nano policy, trained on or not, is always float32.
 
     Returns:
         Model (in evaluation mode) and tokenizer, as transformers gives them. The model can be trained and saved, also
@@ -31,7 +35,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
 
     Raises:
         MissingExtraError: torch, transformers or gguf is not installed.
-        ConfigError: The path holds no model.
+        ConfigError: The path holds no model, or the nano policy's weights are not there.
 
     Example:
         >>> load_model("/no/such/model.gguf")
@@ -39,20 +43,63 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
         toolenv.errors.ConfigError: there is no model at /no/such/model.gguf; give a folder, a .gguf file, or a name
     """
     if name_or_path == "nano":
-        from agents.nano import load_nano
+        from agents.nano import ASSETS, load_nano
 
+        if not (ASSETS / "config.json").is_file():
+            raise ConfigError(f"there are no weights of the nano policy in {ASSETS}; make them: python -m agents.nano")
         model, tokenizer = load_nano()
         return model.to(_device(device)), tokenizer
     source = _find(name_or_path)
     torch = require("torch", "train")
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    dtype = torch.float32 if precision == "float32" or played_as(source) == "nano" else torch.bfloat16
     if isinstance(source, Path) and source.suffix == ".gguf":
         model, tokenizer = _load_gguf(source)
     else:
         transformers = require("transformers", "train")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        local = isinstance(source, Path)  # then no hub is asked for what the folder lacks
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local)
     return model.to(_device(device), dtype).eval(), tokenizer
+
+
+def played_as(name_or_path: str | Path) -> str | None:
+    """Which bundled policy a model is, or was trained from: that one's format and environment are its own.
+
+    Args:
+        name_or_path: As for ``load_model``.
+
+    Returns:
+        ``"nano"``, or ``None``: a model that has no environment of its own.
+
+    Example:
+        >>> played_as("nano"), played_as("smollm2-135m")
+        ('nano', None)
+    """
+    if name_or_path == "nano":
+        return "nano"
+    folder = Path(name_or_path)
+    if (folder / PLAYED_AS_FILE).is_file():
+        record = json.loads((folder / PLAYED_AS_FILE).read_text(encoding="utf-8"))
+        return "nano" if record.get("played_as") == "nano" else None
+    if not (folder / "config.json").is_file():
+        return None
+    from agents.nano import ASSETS
+
+    return "nano" if folder.resolve() == ASSETS.resolve() else None
+
+
+def room_for_history(model: Any, max_new_tokens: int) -> int | None:
+    """Longest history, in tokens, after which an action still fits into a model; ``None``: it names no limit.
+
+    Raises:
+        ConfigError: Not even the action fits.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    if positions <= max_new_tokens:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens}, and the model takes {positions} tokens in all")
+    return int(positions) - max_new_tokens
 
 
 def _find(name_or_path: str | Path) -> Path | str:

@@ -169,7 +169,9 @@ class _Collector:
     def _end(self, slot: int, failure: str | None = None) -> None:
         run = self.slots.pop(slot)
         episode = self.envs.envs[slot].episode
-        self.ended[run.index] = failure or Rollout(episode, run.history, tuple(run.finish_reasons))
+        # A failure may have nothing to say, and is one all the same.
+        played = Rollout(episode, run.history, tuple(run.finish_reasons))
+        self.ended[run.index] = played if failure is None else failure
         if self.progress is not None:
             self.progress(len(self.ended), len(self.seeds))
 

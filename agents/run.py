@@ -13,11 +13,13 @@ import torch
 from agents.advantages import AdvantageEstimator, load_attribute
 from agents.checkpoint import latest, load_checkpoint, save_checkpoint
 from agents.config import GRPOConfig
+from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
-from agents.metrics import MetricsWriter
-from agents.models import load_model
+from agents.metrics import OUTCOME, MetricsWriter
+from agents.models import load_model, played_as, room_for_history
 from agents.records import keep_updates
+from agents.resume import claim_output
 from agents.sampling.base import SamplingParams
 from agents.sampling.hf import HFSampler
 from agents.tokens import ConversationEncoder
@@ -25,9 +27,6 @@ from rewards import OutcomeFn, RewardSum
 from toolenv.errors import ConfigError
 from toolenv.seeding import derive
 from toolenv.vector import ToolVectorEnv
-
-OUTCOME = "outcome"
-"""Name of the term that is the outcome; all other terms of a ``RewardSum`` are turn rewards."""
 
 Metrics = dict[str, Any]
 
@@ -50,6 +49,7 @@ class Run:
         sampler: Draws actions from ``model`` itself.
         max_tokens: Longest history that the sampler is given.
         writer: Takes the metrics.
+        policy: What ``agents.models.played_as`` says of the model, and shall say of its checkpoints.
         done: How many updates are done.
         owned: Environments to close in the end.
         metrics: One entry an update of this process.
@@ -68,6 +68,7 @@ class Run:
     sampler: HFSampler
     max_tokens: int | None
     writer: MetricsWriter
+    policy: str | None
     done: int
     owned: list[ToolVectorEnv]
     metrics: list[Metrics] = field(default_factory=list)
@@ -102,22 +103,27 @@ class Run:
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
             state={"config": self.config.to_json()},
+            played_as=self.policy,
             keep=self.config.keep_checkpoints,
         )
 
     def evaluate(self) -> Metrics:
-        """Success on tasks of their own, the same at every evaluation."""
+        """Success on tasks of their own, the same at every evaluation, by the run's own outcome reward."""
         assert self.eval_envs is not None
-        _, summary = evaluate(
+        played, summary = evaluate(
             self.sampler,
             self.eval_envs,
             self.config.eval_episodes,
             encoder=self.encoder,
             seed=derive(self.config.seed, "eval"),
             max_tokens=self.max_tokens,
+            reward=self.rewards.fns[OUTCOME],
         )
         low, high = summary.interval
         return {
+            "eval/episodes": summary.episodes,
+            "eval/episodes_dropped": len(played.dropped),
+            "eval/unscored": summary.unscored,
             "eval/success_rate": summary.success_rate,
             "eval/success_low": low,
             "eval/success_high": high,
@@ -164,18 +170,20 @@ def open_run(
     """
     if (model is None) != (tokenizer is None):
         raise ConfigError("model and tokenizer come together; give both or neither")
-    checkpoint = _claim_output(config)
+    checkpoint = claim_output(config)
     rewards = rewards or make_rewards(config)
     if OUTCOME not in rewards.fns:
         raise ConfigError(f"the rewards have no term {OUTCOME!r}; they have {', '.join(rewards.fns)}")
     # Environments come first: they are quick to make, and where most settings that do not fit show.
+    policy = played_as(config.model if model is None else getattr(model, "name_or_path", ""))
     owned = []
     if envs is None:
-        envs = make_envs(config, config.num_envs)
+        envs = run_envs(config, config.num_envs, policy)
         owned.append(envs)
     if eval_envs is None and config.eval_every:
-        eval_envs = make_envs(config, min(config.num_envs, config.eval_episodes), config.eval_env_kwargs)
+        eval_envs = run_envs(config, min(config.num_envs, config.eval_episodes), policy, _eval_changes(config))
         owned.append(eval_envs)
+        check_held_out(envs, eval_envs)
     if model is None:
         model, tokenizer = load_model(config.model, device=config.device, precision=config.precision)
     # Without dropout: the ratio must be 1 before the first step.
@@ -191,26 +199,15 @@ def open_run(
         estimator=config.make_estimator(),
         encoder=ConversationEncoder(tokenizer, format),
         sampler=HFSampler(model, tokenizer, params, version=done),
-        max_tokens=config.max_tokens or _room(model, config.max_new_tokens),
+        max_tokens=config.max_tokens or room_for_history(model, config.max_new_tokens),
         writer=MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1),
+        policy=policy,
         done=done,
         owned=owned,
     )  # fmt: skip
     keep_updates(run.episodes_path, done)
     (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     return run
-
-
-def _claim_output(config: GRPOConfig) -> Path | None:
-    """The checkpoint to go on from; ``None`` to start from the beginning."""
-    checkpoint = latest(config.output_dir / "checkpoints")
-    if config.resume:
-        return checkpoint
-    if checkpoint is not None or (config.output_dir / "metrics.jsonl").exists():
-        raise ConfigError(
-            f"{config.output_dir} holds a run already; pass --resume to go on with it, or another --output-dir"
-        )
-    return None
 
 
 def make_rewards(config: GRPOConfig) -> RewardSum:
@@ -227,44 +224,29 @@ def make_rewards(config: GRPOConfig) -> RewardSum:
     return RewardSum(terms)
 
 
-def make_envs(config: GRPOConfig, num_envs: int, changes: dict[str, Any] | None = None) -> ToolVectorEnv:
+def run_envs(
+    config: GRPOConfig, num_envs: int, policy: str | None, changes: dict[str, Any] | None = None
+) -> ToolVectorEnv:
     """The environments that the settings name.
 
     Args:
         config: Settings.
         num_envs: How many.
+        policy: As for ``agents.environments.make_envs``.
         changes: Keyword arguments that go on top of ``env_kwargs``.
 
     Raises:
         ConfigError: There is no such environment, or it is no tool environment.
     """
-    import gymnasium as gym
-
-    import toolenv  # noqa: F401  registers the ids
-
     settings = {**config.env_kwargs, **(changes or {})}
-    if config.model == "nano":
-        from agents.nano import ENV_KWARGS, nano_format
-
-        settings = {**ENV_KWARGS, "format": nano_format(), **settings}
     if config.format is not None:
         settings["format"] = config.format
     if config.max_turns is not None:
         settings["max_turns"] = config.max_turns
-    try:
-        envs = gym.make_vec(config.env_id, num_envs=num_envs, autoreset_mode="Disabled", **settings)
-    except (gym.error.Error, TypeError) as error:
-        raise ConfigError(f"cannot make {config.env_id!r} with {settings}: {error}") from error
-    if not isinstance(envs, ToolVectorEnv):
-        raise ConfigError(f"{config.env_id!r} makes a {type(envs).__name__}; agents.grpo needs a ToolVectorEnv")
-    return envs
+    return make_envs(config.env_id, num_envs, settings, policy)
 
 
-def _room(model: Any, max_new_tokens: int) -> int | None:
-    """Longest history after which an action still fits into the model."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
-        return None
-    if positions <= max_new_tokens:
-        raise ConfigError(f"max_new_tokens is {max_new_tokens}, and the model takes {positions} tokens in all")
-    return int(positions) - max_new_tokens
+def _eval_changes(config: GRPOConfig) -> dict[str, Any]:
+    """What differs in an evaluation: for bundled tasks the split, unless the settings say more."""
+    bundled = has_bundled_tasks(config.env_id, {**config.env_kwargs, **config.eval_env_kwargs})
+    return {**({"split": "validation"} if bundled else {}), **config.eval_env_kwargs}

@@ -85,6 +85,16 @@ def search(query: str) -> str:
     return f"{query} is a town.<|im_end|>"
 
 
+@tool
+def python(code: str) -> str:
+    """Run a program; the one tool that ToRL's format can call.
+
+    Args:
+        code: The program.
+    """
+    return code
+
+
 def make_tasks(count: int = 5) -> TaskSet:
     """Tasks whose answers are their numbers."""
     return TaskSet([Task(id=f"t{i}", prompt=f"What is town {i}?", answers=(str(i),)) for i in range(count)])
@@ -92,7 +102,7 @@ def make_tasks(count: int = 5) -> TaskSet:
 
 def make_env(format: str = "search_r1", max_turns: int | None = 3) -> ToolEnv:
     """A toy environment with one tool."""
-    return ToolEnv(make_tasks(), [search], format=format, max_turns=max_turns)
+    return ToolEnv(make_tasks(), [python if format == "torl" else search], format=format, max_turns=max_turns)
 
 
 def make_envs(count: int, format: str = "search_r1", max_turns: int | None = 3) -> ToolVectorEnv:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import peft
 import pytest
 import torch
 from peek import peek_model, peek_tokenizer
 from transformers import AutoModelForCausalLM
 
 from agents.checkpoint import checkpoints, latest, load_checkpoint, save_checkpoint
+from agents.models import load_model, played_as
 from toolenv.errors import DataError
 
 
@@ -16,11 +18,15 @@ def trained(seed=0, steps=2):
     model = peek_model(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for step in range(steps):
-        ids = torch.tensor([[2, 3 + step, 4, 5]])
-        model(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        advance(model, optimizer, [2, 3 + step, 4, 5])
     return model, optimizer
+
+
+def advance(model, optimizer, ids):
+    ids = torch.tensor([ids])
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def save(directory, update, model, optimizer, **options):
@@ -40,9 +46,7 @@ def test_what_is_loaded_goes_on_bitwise(tmp_path):
     assert load_checkpoint(path, model=other, optimizer=other_optimizer) == {"note": "x", "update": 7}
     assert same(model, other)
     for each, its_optimizer in ((model, optimizer), (other, other_optimizer)):
-        ids = torch.tensor([[2, 8, 9]])
-        each(input_ids=ids, labels=ids).loss.backward()
-        its_optimizer.step()
+        advance(each, its_optimizer, [2, 8, 9])
     assert same(model, other)
 
 
@@ -53,6 +57,38 @@ def test_transformers_loads_it_and_tied_weights_stay_tied(tmp_path):
     other = peek_model(3)
     load_checkpoint(path, model=other)
     assert other.lm_head.weight is other.model.embed_tokens.weight
+
+
+def test_an_adapter_goes_on_bitwise(tmp_path):
+    def adapted(seed, steps):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+            model = peft.get_peft_model(peek_model(), config)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        for step in range(steps):
+            advance(model, optimizer, [2, 3 + step, 4])
+        return model, optimizer
+
+    model, optimizer = adapted(seed=0, steps=2)
+    path = save(tmp_path, 3, model, optimizer)
+    other, other_optimizer = adapted(seed=1, steps=1)
+    assert not same(model, other)
+    assert load_checkpoint(path, model=other, optimizer=other_optimizer)["update"] == 3
+    assert same(model, other)
+    advance(model, optimizer, [2, 8, 9])
+    advance(other, other_optimizer, [2, 8, 9])
+    assert same(model, other)
+
+
+def test_a_checkpoint_remembers_what_it_is_played_as(tmp_path):
+    model, optimizer = trained()
+    assert played_as(save(tmp_path / "nano", 1, model, optimizer, played_as="nano")) == "nano"
+    assert played_as(save(tmp_path / "other", 1, model, optimizer)) is None
+    # The nano policy is float32 whatever is asked for, and what is trained from it too.
+    loaded = load_model(latest(tmp_path / "nano"), device="cpu", precision="bfloat16")[0]
+    assert (loaded.dtype, played_as(loaded.name_or_path)) == (torch.float32, "nano")
+    assert load_model(latest(tmp_path / "other"), device="cpu", precision="bfloat16")[0].dtype == torch.bfloat16
 
 
 def test_the_oldest_are_dropped(tmp_path):

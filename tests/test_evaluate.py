@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agents.evaluate import choose_tasks, evaluate, summarise, wilson_interval
 from agents.sampling import Generation
 from agents.tokens import ConversationEncoder, TokenHistory
-from rewards import OutcomeFn
+from rewards import OutcomeFn, TurnView
 from toolenv import ConfigError, Episode, Task, Turn
 
 
@@ -79,6 +79,22 @@ def test_summary_counts_what_happened() -> None:
     assert summary.reasons == {"answer": 3, "max_turns": 1}
     assert (summary.calls_per_episode, summary.turns_per_episode) == (0.0, 1.0)
     assert "success 2/4 = 0.500" in str(summary)
+
+
+def test_what_the_reward_has_no_opinion_on_is_left_out_and_counted() -> None:
+    class Shy:
+        name = "shy"
+
+        def score(self, views: Sequence[TurnView]) -> list[float | None]:
+            return [None if view.turn.answer is None else float(view.turn.answer == "yes") for view in views]
+
+    lost = episode(None, "max_turns")
+    summary = summarise([lost, episode("yes"), episode("no"), lost], Shy())
+    assert (summary.episodes, summary.successes, summary.unscored) == (2, 1, 2)
+    assert (summary.mean_score, summary.reasons) == (0.5, {"answer": 2})
+    assert "2 more were not scored" in str(summary)
+    with pytest.raises(ConfigError, match="no opinion on any of 1"):
+        summarise([lost], Shy())
 
 
 def test_nothing_to_summarise_is_an_error() -> None:

@@ -13,17 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from agents_fixtures import make_model, make_tokenizer
 from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
 from transformers import AutoModelForCausalLM
 
-from agents.checkpoint import latest
+from agents.checkpoint import latest, read_state
 from agents.config import GRPOConfig, parse_command_line
+from agents.curves import MAIN_METRICS
+from agents.environments import make_envs
 from agents.grpo import main, score, task_seeds, train
 from agents.metrics import read_metrics
+from agents.models import played_as
+from agents.nano import nano_format
 from agents.records import read_scored_episodes
+from agents.resume import MAY_CHANGE, check_settings
 from agents.rollout import Rollout
+from agents.run import Run, open_run
 from agents.tokens import TokenHistory
 from rewards import OutcomeFn, RewardSum
+from toolenv.data.functions import function_tasks
 from toolenv.errors import ConfigError, InfrastructureError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +53,7 @@ def settings(directory, **changes):
             "micro_batch_episodes": 4,
             "kl_coef": 0.1,
             "entropy_coef": 0.01,
+            "dual_clip": 3.0,
             "weight_decay": 0.1,
             "alpha": 0.5,
             "checkpoint_every": 2,
@@ -117,7 +126,7 @@ def test_without_credit_nothing_moves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"normalizer": "turn-mean", "ratio": "turn"}, {"normalizer": "constant", "dual_clip": 3.0}]
+    "changes", [{}, {"normalizer": "turn-mean", "ratio": "turn"}, {"normalizer": "constant", "dual_clip": 1.5}]
 )
 def test_micro_batches_change_nothing_but_speed(tmp_path, changes):
     results = []
@@ -193,6 +202,36 @@ def test_ctrl_c_while_playing_keeps_the_update_before(tmp_path, whole):
     assert same_weights(run(replace(config, resume=True)).model, whole.model)
 
 
+def test_a_resumed_run_keeps_its_settings(whole):
+    folder = whole.checkpoint.parents[1]
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"learning_rate was 0\.003, now 0\.004; clip_high was 0\.2, now 0\.3"):
+        run(settings(folder, resume=True, learning_rate=0.004, clip_high=0.3))
+    with pytest.raises(ConfigError, match=r"num_updates is 3, but the run in .* has done 4"):
+        run(settings(folder, resume=True, num_updates=3))
+    assert (folder / "config.json").read_bytes() == before
+    elsewhere = {
+        "num_envs": 7,
+        "device": "cpu",
+        "micro_batch_episodes": 3,
+        "checkpoint_every": 5,
+        "keep_checkpoints": 9,
+    }
+    again = {"eval_every": 1, "eval_episodes": 3, "eval_env_kwargs": {"split": "test"}}
+    check_settings(settings(folder.parent, num_updates=9, **elsewhere, **again), read_state(whole.checkpoint))
+
+
+def test_every_other_setting_is_held(whole):
+    state = read_state(whole.checkpoint)
+    for name in settings(whole.checkpoint).to_json():
+        torn = {**state, "config": {**state["config"], name: "something else"}}
+        if name in MAY_CHANGE:
+            check_settings(settings(whole.checkpoint), torn)
+        else:
+            with pytest.raises(ConfigError, match=f"{name} was 'something else'"):
+                check_settings(settings(whole.checkpoint), torn)
+
+
 def test_a_run_is_not_overwritten(tmp_path, whole, capsys):
     folder = whole.checkpoint.parents[1]
     with pytest.raises(ConfigError, match="--resume"):
@@ -234,9 +273,42 @@ def test_metrics_tell_the_reference_and_the_parity(whole):
     assert max(line["parity_max"] for line in lines[1:]) < 1e-5
 
 
-def test_every_metric_is_explained(whole):
+def test_evaluation_takes_the_outcome_of_the_run_and_counts_what_is_left_out(tmp_path):
+    class Halves:
+        """Another outcome than the environment's own, with no opinion on an episode without an answer."""
+
+        name = "outcome"
+
+        def score(self, views):
+            return [0.5 if view.final and view.turn.answer is not None else None for view in views]
+
+    result = run(settings(tmp_path / "run", num_updates=2), rewards=RewardSum({"outcome": (Halves(), 4.0)}))
+    last = result.metrics[-1]
+    assert (last["eval/outcome"], last["eval/success_rate"]) == (0.5, 0.0)
+    assert last["eval/episodes"] + last["eval/unscored"] == 4
+    assert last["eval/episodes_dropped"] == 0
+    # Its weight makes no success of a half either.
+    assert (last["outcome"], last["success_rate"], last["groups/too_easy"]) == (2.0, 0.0, 0.0)
+
+
+def test_an_evaluation_is_by_the_policy_of_its_update(tmp_path, monkeypatch):
+    versions = []
+    monkeypatch.setattr(Run, "evaluate", lambda run: versions.append(run.sampler.version) or {})
+    run(settings(tmp_path / "run"))
+    assert versions == [0, 2, 4]
+
+
+def explained_metrics():
     glossary = (ROOT / "agents" / "README.md").read_text(encoding="utf-8").partition("## Every logged name")[2]
-    explained = re.findall(r"^\| `([^`]+)`", glossary, flags=re.MULTILINE)
+    return re.findall(r"^\| `([^`]+)`", glossary, flags=re.MULTILINE)
+
+
+def test_the_report_shows_metrics_that_are_logged():
+    assert set(MAIN_METRICS) <= set(explained_metrics())
+
+
+def test_every_metric_is_explained(whole):
+    explained = explained_metrics()
     patterns = [re.sub(r"[A-Z]+", "[a-z0-9_]+", name) for name in explained]
     names = {name for line in read_metrics(whole.checkpoint.parents[1] / "metrics.jsonl") for name in line}
     for name in names:
@@ -306,11 +378,62 @@ def test_turn_rewards_are_the_weighted_sum_of_all_terms_but_the_outcome():
         ({"estimator": "grpo", "alpha": 0.1}, "takes no 'alpha'"),
         ({"estimator_kwargs": {"hold": True}}, "hold_outcome"),
         ({"process": "asked"}, "module:attribute"),
+        *(
+            ({"estimator": name, "alpha": None, "process": "peek:Asked"}, "include_turn_rewards.*turn_loo")
+            for name in ("grpo", "dr_grpo", "rloo")
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_at_construction(tmp_path, changes, said):
     with pytest.raises(ConfigError, match=said):
         settings(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "rloo", "alpha": None, "estimator_kwargs": {"include_turn_rewards": True}},
+        {"estimator": "trm_grpo"},
+        {"estimator": "turn_loo"},
+    ],
+)
+def test_turn_rewards_go_with_an_estimator_that_looks_at_them(tmp_path, changes):
+    assert settings(tmp_path, process="peek:Asked", **changes).process == "peek:Asked"
+
+
+def named_run(directory, **changes):
+    """A run with the environments that its settings name."""
+    changes = {"max_new_tokens": 1, "max_tokens": 1, "eval_every": 1, "num_updates": 1, **changes}
+    config = settings(directory, env_id="ToolFunctionCall-v0", **changes)
+    return open_run(config, make_model(), make_tokenizer(), None, None, None)
+
+
+def tasks_of(envs):
+    return {task.id for task in envs.envs[0].tasks}
+
+
+def test_an_evaluation_asks_what_was_not_trained_on(tmp_path):
+    held_out = named_run(tmp_path / "a")
+    assert not tasks_of(held_out.envs) & tasks_of(held_out.eval_envs)
+    other = named_run(tmp_path / "b", eval_env_kwargs={"split": "test"})
+    assert not tasks_of(held_out.eval_envs) & tasks_of(other.eval_envs)
+    for number, kwargs in enumerate(({"split": "validation"}, {"tasks": function_tasks("test")})):
+        with pytest.raises(ConfigError, match=r"the same \d+ tasks as the training.*eval_env_kwargs"):
+            named_run(tmp_path / f"c{number}", env_kwargs=kwargs)
+    assert named_run(tmp_path / "d", env_kwargs={"split": "validation"}, eval_every=0).eval_envs is None
+
+
+def test_a_policy_of_nano_keeps_its_environment_and_format(tmp_path):
+    config = settings(tmp_path / "run", num_updates=1)
+    model = peek_model()
+    assert played_as(run(config, model=model).checkpoint) is None
+    model.name_or_path = "nano"  # what a model that is handed over was loaded from
+    checkpoint = run(replace(config, output_dir=tmp_path / "second"), model=model).checkpoint
+    assert played_as(checkpoint) == "nano"
+    with pytest.raises(ConfigError, match="the nano policy plays ToolSearchQA-v0 only"):
+        train(settings(tmp_path / "third", model=str(checkpoint), env_id="ToolPythonMath-v0"), quiet=True)
+    [env] = make_envs("ToolSearchQA-v0", 1, {"retriever": "bm25"}, played_as(checkpoint)).envs
+    assert (env.format.name, env.format.template) == ("search_r1", nano_format().template)
 
 
 def test_objects_that_do_not_fit_are_refused(tmp_path):

@@ -10,9 +10,15 @@ import signal
 import numpy as np
 import pytest
 
-from agents.batch import TurnBatch
 from agents.interrupt import Interrupt
-from agents.metrics import MetricsWriter, WeightedMeans, group_metrics, read_metrics, reward_metrics
+from agents.metrics import (
+    MetricsWriter,
+    WeightedMeans,
+    group_metrics,
+    read_metrics,
+    reward_metrics,
+    unweighted_outcomes,
+)
 from agents.progress import TrainingProgress
 from agents.records import ScoredEpisode, keep_updates, read_scored_episodes, write_scored_episodes
 from rewards import RewardTerms
@@ -75,11 +81,18 @@ def test_reward_metrics_count_scored_turns_only():
     assert reward_metrics(terms) == {"reward/tool": 0.5, "reward/tool/turn_0": 0.75, "reward/tool/turn_1": 0.0}
 
 
-def test_flat_groups_are_too_easy_or_too_hard():
-    outcome = np.array([1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5])
-    groups = np.repeat(np.arange(4), 2)
-    batch = TurnBatch(np.zeros((8, 1)), outcome, np.ones((8, 1), bool), groups)
-    assert group_metrics(batch) == {"groups/too_easy": 0.25, "groups/too_hard": 0.5}
+def test_flat_groups_are_too_easy_or_too_hard_and_a_single_episode_is_neither():
+    outcomes = np.array([1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 1.0, 1.0])
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7])
+    shares = group_metrics(outcomes, groups)
+    assert shares == {"groups/too_easy": 1 / 8, "groups/too_hard": 2 / 8, "groups/single": 4 / 8}
+
+
+def test_the_weight_of_the_outcome_makes_no_success():
+    columns = [np.array([NAN, 1.0]), np.array([NAN, 0.6])]
+    for weight in (0.5, 2.0):
+        terms = [RewardTerms({"outcome": column, "tool": np.ones(2)}, {"outcome": weight}) for column in columns]
+        assert unweighted_outcomes(terms).tolist() == [1.0, 0.6]
 
 
 def test_weighted_means():

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+import transformers
 from agents_fixtures import make_model, make_tokenizer
 
-from agents.models import load_model
+from agents import nano
+from agents.models import load_model, played_as
 from toolenv import ConfigError
 
 HIDDEN, FORWARD, HEADS = 32, 64, 2
@@ -80,6 +83,36 @@ def test_a_folder_in_transformers_layout_loads_in_the_precision_asked_for(tmp_pa
     model, tokenizer = load_model(str(tmp_path), device="cpu", precision="bfloat16")
     assert model.dtype == torch.bfloat16
     assert len(tokenizer) == len(make_tokenizer())
+
+
+def test_nano_without_its_weights_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nano, "ASSETS", tmp_path)
+    with pytest.raises(ConfigError, match=r"python -m agents\.nano"):
+        load_model("nano")
+
+
+def test_a_folder_is_never_completed_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    for auto in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        real = auto.from_pretrained
+
+        def seen(source: object, real: Any = real, **options: Any) -> Any:
+            asked.append(options.get("local_files_only"))
+            return real(source, **options)
+
+        monkeypatch.setattr(auto, "from_pretrained", seen)
+    make_model().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    load_model(tmp_path, device="cpu")
+    assert asked == [True, True]
+
+
+def test_the_nano_policy_is_known_by_its_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model().save_pretrained(tmp_path / "here")
+    assert played_as(tmp_path / "here") is None
+    monkeypatch.setattr(nano, "ASSETS", tmp_path / "here")
+    assert played_as(str(tmp_path / "here")) == "nano"
+    assert played_as("some/hub-name") is None
 
 
 def test_what_is_no_model_is_said_before_anything_is_loaded(tmp_path: Path) -> None:

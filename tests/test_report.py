@@ -289,6 +289,9 @@ def test_curves_take_what_exists_and_leave_out_what_is_no_number():
     ]
     panels = draw_panels([Run("a", rows), Run("empty", [])])
     assert [(p.key, p.main) for p in panels] == [("success_rate", True), ("reward/outcome", True), ("zeta", False)]
+    [term, at_turn] = draw_panels([Run("a", [{"reward/tool": 1.0, "reward/tool/turn_0": 1.0}])])
+    assert (term.title, term.note, term.main) == ("Reward: tool", "mean over the turns that this term scored", True)
+    assert (at_turn.key, at_turn.title, at_turn.main) == ("reward/tool/turn_0", "reward/tool/turn_0", False)
 
 
 def test_other_metrics_are_folded_but_there(tmp_path):

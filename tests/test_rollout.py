@@ -17,7 +17,7 @@ from agents.sampling import FixedScript, SamplingParams
 from agents.sampling.hf import HFSampler
 from agents.tokens import ConversationEncoder
 from toolenv import tools
-from toolenv.errors import ConfigError
+from toolenv.errors import ConfigError, InfrastructureError
 from toolenv.vector import ToolVectorEnv
 
 SEEDS = [3, 3, 3, 8, 8, 1, 0]
@@ -160,6 +160,27 @@ def test_episodes_that_the_machine_lost_are_dropped_and_counted() -> None:
     assert [r.episode.seed for r in result.rollouts] == [5, 7]
     assert [seed for seed, _ in result.dropped] == [6]
     assert "the index is down" in result.dropped[0][1]
+
+
+def test_an_episode_lost_without_a_word_is_lost_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(jobs: Any) -> list[Any]:
+        return [InfrastructureError("") for _ in jobs]
+
+    monkeypatch.setattr("toolenv.vector.execute", silent)
+    result = run(TextSampler("<search>Lyon</search>"), make_envs(2), [5, 6])
+    assert result.rollouts == []
+    assert result.dropped == [(5, "InfrastructureError"), (6, "InfrastructureError")]
+
+    envs = make_envs(1)
+    real = envs.step
+
+    def wordless(actions: Any) -> Any:
+        *step, info = real(actions)
+        return *step, {**info, "failure": [""]}
+
+    monkeypatch.setattr(envs, "step", wordless)
+    result = run(TextSampler("<search>Lyon</search>"), envs, [5])
+    assert (result.rollouts, result.dropped) == ([], [(5, "")])
 
 
 def test_settings_that_do_not_fit() -> None:

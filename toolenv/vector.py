@@ -176,7 +176,11 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
     def _fail(self, i: int, failure: InfrastructureError) -> dict[str, Any]:
         env = self.envs[i]
         env.truncate("infrastructure")
-        return {"task_id": env.episode.task.id, "reason": "infrastructure", "failure": str(failure)}
+        return {
+            "task_id": env.episode.task.id,
+            "reason": "infrastructure",
+            "failure": str(failure) or type(failure).__name__,
+        }
 
     def _spread_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:

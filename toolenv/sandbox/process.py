@@ -11,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 from toolenv.errors import SandboxError
 from toolenv.sandbox.base import Limits
@@ -24,17 +26,36 @@ STOP_S = 2.0
 SPARE_PROCESSES = 256
 
 
-class ProcessSandbox(WorkerSandbox):
-    r"""Programs in children of a plain process.
-
-    It gives each call a fresh state, its own folder, a cleared environment and limits on time, memory, processes and
-    output, and ends all that the call started. It does not hide files or the network. Where the parent is root, a
-    call runs as a user of its own, without the rights of root.
+class LocalSandbox(WorkerSandbox, ABC):
+    """A worker that runs this very Python, on this machine.
 
     Args:
         limits: What a call may use.
         packages: Installed packages that programs may import, beside the standard library.
         warm: Statements that the worker runs once, at its start.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
+    ) -> None:
+        self.limits = limits or Limits()
+        self.packages = tuple(packages)
+        self.warm = tuple(warm)
+        super().__init__(self._launch, f"{self.kind} sandbox")
+
+    @abstractmethod
+    def _launch(self) -> PipeTransport:
+        """Start a worker."""
+
+
+class ProcessSandbox(LocalSandbox):
+    r"""Programs in children of a plain process.
+
+    It gives each call a fresh state, its own folder, a cleared environment and limits on time, memory, processes and
+    output, and ends all that the call started. It does not hide files or the network. Where the parent is root, a
+    call runs as a user of its own, without the rights of root. Its arguments are those of ``LocalSandbox``.
 
     Example:
         >>> sandbox = ProcessSandbox()
@@ -43,13 +64,7 @@ class ProcessSandbox(WorkerSandbox):
         >>> sandbox.close()
     """
 
-    def __init__(
-        self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
-    ) -> None:
-        self.limits = limits or Limits()
-        self.packages = tuple(packages)
-        self.warm = tuple(warm)
-        super().__init__(self._launch, "process sandbox")
+    kind = "process"
 
     def _launch(self) -> PipeTransport:
         tmp = tempfile.mkdtemp(prefix="toolenv-")

@@ -301,7 +301,7 @@ def gather_sky_and_scientists(countries: dict[str, Entity]) -> list[Entity]:
 
 
 def gather_elements(countries: dict[str, Entity], people: dict[str, Entity]) -> list[Entity]:
-    """The 118 elements: the table from mendeleev, the discoveries from the hand-checked list."""
+    """The 118 elements: the table from mendeleev, the discoveries from the curated list."""
     homes = {c["title"]: c for c in countries.values()}
     found = {row["symbol"]: row for row in curated("discoveries")}
     elements = []

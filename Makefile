@@ -1,6 +1,10 @@
 # `make` alone lists the targets. Every target sets up .venv first, where that is needed.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where to take torch from, in the pinned version. PyTorch's own site has builds without CUDA, which save a machine that
+# has no GPU several gigabytes: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Small matrices on few cores: one thread a process is faster than many that wait for one another.
 export OMP_NUM_THREADS ?= 1
 
@@ -29,7 +33,7 @@ bench: .venv/stamp ## measure the environments' speed
 	$(BIN)/python -m benchmarks.bench_env
 
 clean: ## remove .venv, caches and builds (runs/ stays)
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .venv-core .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -37,5 +41,6 @@ clean: ## remove .venv, caches and builds (runs/ stays)
 	@$(PYTHON) -m venv .venv \
 		|| { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu run: apt-get install python3-venv"; exit 1; }
 	@echo "installing toolenv and its pinned dependencies into .venv: about two minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
+	$(PIP_INSTALL) -e '.[all,dev]'
 	@touch $@

@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["eval", "--env-id", "ToolSearchQA-v0", "--episodes", "0"])
         2
     """
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    commands = parser()
+    options, rest = commands.parse_known_args(arguments)
     if rest and options.command != "train":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        commands.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return int({"fetch": _fetch, "eval": _eval, "train": _train}[options.command](options, rest) or 0)
     except KeyboardInterrupt:
@@ -50,9 +50,10 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="toolenv", description="Environments and rewards for agents that use tools.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options; those of ``train`` are ``agents.config.GRPOConfig``'s."""
+    toolenv = argparse.ArgumentParser(prog="toolenv", description="Environments and rewards for agents that use tools.")
+    commands = toolenv.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="fetch pinned real data; without a name: list what there is")
     fetch.add_argument("name", nargs="?", help="what to fetch")
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--device", default="auto", help="as torch names it")
 
     commands.add_parser("train", add_help=False, help="train with GRPO; 'toolenv train --help' lists its settings")
-    return parser
+    return toolenv
 
 
 def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:

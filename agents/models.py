@@ -47,7 +47,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
 
         if not (ASSETS / "config.json").is_file():
             raise ConfigError(f"there are no weights of the nano policy in {ASSETS}; make them: python -m agents.nano")
-        model, tokenizer = load_nano()
+        model, tokenizer = load_nano(ASSETS)
         return model.to(_device(device)), tokenizer
     source = _find(name_or_path)
     torch = require("torch", "train")

@@ -55,6 +55,10 @@ def test_an_unknown_asset_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["eval", "--env-id", "ToolFunctionCall-v0", "--episodes", "0"], "at least 1"),
         (["eval", "--env-id", "ToolNoSuch-v0", "--model", "x"], "ToolNoSuch"),
+        (
+            ["eval", "--env-id", "ToolPythonMath-v0", "--model", "nano"],
+            "the nano policy plays ToolSearchQA-v0 only, not 'ToolPythonMath-v0'; give --model",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line_and_status_2(
@@ -94,6 +98,31 @@ def test_what_stops_a_command_is_one_line(
     monkeypatch.setattr(cli, "_fetch", stop)
     assert cli.main(["fetch"]) == status
     assert capsys.readouterr().err == f"toolenv: {said}\n"
+
+
+def test_a_checkpoint_of_nano_is_played_as_nano(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "toolenv.json").write_text('{"played_as": "nano"}')
+    assert cli.main(["eval", "--env-id", "ToolFunctionCall-v0", "--model", str(tmp_path)]) == 2
+    assert "the nano policy plays ToolSearchQA-v0 only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], 2048 - 8), (["--max-tokens", "99"], 99)])
+def test_eval_takes_what_the_model_takes(
+    words: list[str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    from agents_fixtures import make_model, make_tokenizer
+
+    def stop(*_: object, max_tokens: int | None, **__: object) -> None:
+        raise DataError(f"room for {max_tokens}")
+
+    monkeypatch.setattr("agents.evaluate.evaluate", stop)
+    make_model().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    options = ["--model", str(tmp_path), "--max-new-tokens", "8", "--device", "cpu", *words]
+    assert cli.main(["eval", "--env-id", "ToolFunctionCall-v0", *options]) == 1
+    assert f"room for {expected}\n" in capsys.readouterr().err
 
 
 def test_eval_writes_episodes_and_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

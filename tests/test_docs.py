@@ -1,23 +1,37 @@
-"""Every example runs: the Python blocks of README.md, CONTRIBUTING.md and docs/, and the examples in docstrings."""
+"""What is written is true: Python blocks and docstring examples run, commands parse, links lead somewhere.
+
+The pages are README.md, CONTRIBUTING.md, docs/ and the README.md of each folder.
+"""
 
 from __future__ import annotations
 
 import builtins
 import doctest
 import importlib
+import importlib.util
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from agents import cli
 from toolenv.errors import MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(page for page in ROOT.glob("*/README.md") if not page.parent.name.startswith(".")),
+]
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n\s*)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+SHELL = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|<img\b[^>]*\bsrc=\"([^\"]+)\"")
 DOCTEST_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 EXTRAS = {
     "accelerate",
@@ -30,8 +44,13 @@ EXTRAS = {
     "matplotlib",
     "peft",
     "rich",
+    "safetensors",
+    "sentence_transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "tyro",
 }
-EXTRAS |= {"peft", "rich", "safetensors", "sentence_transformers", "tokenizers", "torch", "transformers", "tyro"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,49 @@ def modules() -> list[str]:
     return found
 
 
+def commands_of(page: Path) -> list[str]:
+    """The lines of a page's shell blocks, without remarks; a line that goes on is one."""
+    blocks = [block.replace("\\\n", " ") for block in SHELL.findall(page.read_text(encoding="utf-8"))]
+    lines = [shlex.join(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def check_command(words: list[str]) -> None:
+    """Hand a command to the parser that it is for; what is not ours passes."""
+    program, *rest = words
+    program = program.removeprefix(".venv/bin/")
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert {word for word in rest if "=" not in word} <= set(targets)
+    elif program == "toolenv" and rest[:1] == ["train"]:
+        parse_training(rest[1:])
+    elif program == "toolenv":
+        cli.parser().parse_args(rest)
+    elif program == "python" and rest[:2] == ["-m", "agents.grpo"]:
+        parse_training(rest[2:])
+    elif program == "python" and rest[:1] == ["-m"]:
+        assert importlib.util.find_spec(rest[1]) is not None
+    elif program.startswith("."):
+        assert (ROOT / program).is_file()
+
+
+def parse_training(words: list[str]) -> None:
+    """Read the settings of a training; ``--help`` is fine too."""
+    from agents.config import GRPOConfig, parse_command_line
+
+    try:
+        parse_command_line(GRPOConfig, words)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+
+def skip_without_extra(error: BaseException, config: pytest.Config) -> None:
+    """Skip for want of an extra, which only the core job may lack; return where it is something else."""
+    if is_missing_extra(error) and config.option.markexpr == "core":
+        pytest.skip(str(error))
+
+
 def is_missing_extra(error: BaseException) -> bool:
     if isinstance(error, MissingExtraError):
         return True
@@ -100,14 +162,69 @@ if any(block.reason for block in BLOCKS):
         pytest.skip(str(block.reason))
 
 
+COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{p.relative_to(ROOT)}: {c}" for p, c in COMMANDS])
+def test_a_command_is_one_that_there_is(page: Path, command: str) -> None:
+    check_command(shlex.split(command))
+
+
+def test_wrong_commands_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```bash\nmake demo   # a remark\nls \\\n  -l\n\n# no command\n```\n")
+    assert commands_of(page) == ["make demo", "ls -l"]
+    wrong = ["make nothing", "python -m agents.nothing", ".ci/nothing", "toolenv evil", "toolenv train --colour"]
+    wrong += ["toolenv eval --env-id x --colour", ".venv/bin/python -m agents.grpo --colour"]
+    wrong += ["python -m agents.grpo --estimator grpo --process rewards:GoldPassageFn"]
+    for command in wrong:
+        with pytest.raises((AssertionError, SystemExit)):
+            check_command(command.split())
+
+
+def missing_links(page: Path) -> list[str]:
+    """Relative links and images that lead nowhere."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = [(a or b).partition("#")[0] for a, b in LINK.findall(prose)]
+    local = [target for target in targets if target and not re.match(r"[a-z]+:", target)]
+    return [target for target in local if not (page.parent / target).exists()]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert missing_links(page) == []
+
+
+@pytest.mark.core
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        '[a](page.md#top) [b](#top) [c](https://example.org/x) [d](gone.md) ![e](gone.png) <img width=1 src="g.svg">\n'
+        "```python\nx[0](y)\n```\n"
+    )
+    assert missing_links(page) == ["gone.md", "gone.png", "g.svg"]
+
+
+@pytest.mark.core
+def test_a_missing_extra_is_excused_in_the_core_job_alone() -> None:
+    full, core = (SimpleNamespace(option=SimpleNamespace(markexpr=marks)) for marks in ("", "core"))
+    missing = ModuleNotFoundError("no torch", name="torch.nn")
+    skip_without_extra(missing, full)
+    skip_without_extra(ModuleNotFoundError("no toolenv.nothing", name="toolenv.nothing"), core)
+    with pytest.raises(pytest.skip.Exception):
+        skip_without_extra(missing, core)
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("name", modules())
-def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        if is_missing_extra(error):
-            pytest.skip(str(error))
+        skip_without_extra(error, request.config)
         raise
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(builtins, "_", None, raising=False)  # an example's last value stays there otherwise
@@ -119,8 +236,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
             pytest.fail(f"{where(failure.test, failure.example)}: wanted {failure.example.want!r}, got {failure.got!r}")
         except doctest.UnexpectedException as failure:
             error = failure.exc_info[1]
-            if is_missing_extra(error):
-                pytest.skip(str(error))
+            skip_without_extra(error, request.config)
             raise AssertionError(f"{where(failure.test, failure.example)} raised {error!r}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,6 +27,30 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
         text=True,
         timeout=120,
     )
+
+
+def recipe(*words: str) -> list[str]:
+    """The commands that make would run, did it have to make everything."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    shown = subprocess.run(["make", "-n", "-B", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return shown.stdout.splitlines()
+
+
+def test_torch_comes_first_from_the_index_that_is_named() -> None:
+    named = "https://example.org/whl"
+    [torch, rest] = [line for line in recipe(".venv/stamp", f"TORCH_INDEX={named}") if " -m pip install " in line]
+    assert torch.endswith(f"--no-deps --index-url {named} torch")
+    assert "-c constraints.txt" in torch
+    assert rest.endswith("-e '.[all,dev]'")
+    assert named not in rest
+    assert [line for line in recipe(".venv/stamp", "TORCH_INDEX=") if " -m pip install " in line] == [rest]
+
+
+def test_clean_leaves_no_environment() -> None:
+    removed = {word for line in recipe("clean") for word in line.split()}
+    assert {".venv", ".venv-core"} <= removed
+    assert "runs" not in removed
 
 
 @pytest.fixture(scope="module")

@@ -430,14 +430,17 @@ def test_a_fork_gets_workers_of_its_own() -> None:
     pool.close()
 
 
-def test_make_sandbox_by_name(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["as it is", "missing"])
+def test_make_sandbox_by_name(package: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"'dokcer'.*auto, docker, bwrap, process"):
         make_sandbox("dokcer")
     with pytest.raises(ConfigError, match="workers"):
         make_sandbox("process", workers=0)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SandboxError, match="Docker"):
+    if package == "missing":  # as in the core job
+        monkeypatch.setitem(sys.modules, "docker", None)
+    with pytest.raises(SandboxError, match=r"Docker engine|'docker' is not installed"):
         make_sandbox("docker")
     with caplog.at_level(logging.WARNING, "toolenv.sandbox"):
         pool = make_sandbox("auto", workers=1)

@@ -16,11 +16,13 @@ import gymnasium as gym
 import toolenv
 from agents.checkpoint import latest
 from agents.config import GRPOConfig
+from agents.environments import make_envs
 from agents.evaluate import Summary, evaluate
 from agents.experts import FunctionCallExpert, MathExpert, SearchExpert
 from agents.grpo import train
 from agents.metrics import read_metrics
-from agents.nano import ENV_KWARGS, load_nano, nano_format
+from agents.models import load_model
+from agents.nano import ENV_KWARGS
 from agents.records import read_scored_episodes
 from agents.report import Result, Run, Transcript, write_report
 from agents.rollout import play
@@ -86,7 +88,7 @@ def demonstrate(arguments: Sequence[str] | None) -> int:
 
     console.rule("2. A nano policy learns to search")
     config = replace(CONFIG, output_dir=options.output_dir / "turn-level", num_updates=options.updates)
-    before = held_out(*load_nano(), options.held_out, console, "before")
+    before = held_out(*load_model("nano", device="cpu", precision="float32"), options.held_out, console, "before")
     if finished(config):
         shutil.rmtree(config.output_dir)
     result = train(replace(config, resume=True))
@@ -145,10 +147,8 @@ def _one_line(content: str, limit: int = 160) -> str:
 
 def held_out(model: Any, tokenizer: Any, count: int, console: Any, name: str) -> Summary:
     """Success on test questions, whose entities no training question touched; actions are sampled, as in training."""
-    form = nano_format()
-    envs = gym.make_vec(
-        "ToolSearchQA-v0", num_envs=min(count, 100), autoreset_mode="Disabled", split="test", format=form, **ENV_KWARGS
-    )
+    envs = make_envs(CONFIG.env_id, min(count, 100), {"split": "test"}, policy="nano")
+    form = envs.envs[0].format
     sampler = HFSampler(model, tokenizer, SamplingParams(CONFIG.max_new_tokens, stop=form.stop))
     encoder = ConversationEncoder(tokenizer, form)
     with console.status(f"evaluating on {count} held-out questions: {name} ...") as status:

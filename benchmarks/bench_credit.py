@@ -20,7 +20,6 @@ from agents.evaluate import Summary
 from agents.grpo import train
 from agents.metrics import read_metrics
 from agents.models import load_model
-from agents.nano import load_nano
 from agents.report import Result, Run, write_report
 from toolenv.extras import require
 
@@ -74,7 +73,7 @@ def main() -> None:
     runs = [run(name, seed, folder, HELD_OUT) for (name, seed), folder in folders.items()]
     if options.only:
         return
-    before = counts(held_out(*load_nano(), HELD_OUT, console, "warm start"))
+    before = counts(held_out(*load_model("nano", device="cpu", precision="float32"), HELD_OUT, console, "warm start"))
     write(before, runs)
     for label, row in [("warm start", before), *((f"{r['name']}, seed {r['seed']}", r) for r in runs)]:
         low, high = row["interval"]

@@ -45,6 +45,7 @@ CONFIG = GRPOConfig(
     estimator="turn_loo",
     process="rewards:GoldPassageFn",
     alpha=0.3,
+    estimator_kwargs={"hold_outcome": True},
     num_updates=30,
     groups_per_update=12,
     group_size=8,
@@ -57,7 +58,7 @@ CONFIG = GRPOConfig(
 """Turn-level GRPO: a turn is credited with the outcome and with the gold passages found from it on, against the mean
 of the other episodes of its group."""
 
-OUTCOME_ONLY = replace(CONFIG, estimator="grpo", process=None, alpha=None)
+OUTCOME_ONLY = replace(CONFIG, estimator="grpo", process=None, alpha=None, estimator_kwargs={})
 """The same budget with the outcome alone: one advantage for all turns of an episode."""
 
 

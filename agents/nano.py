@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,28 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-WARM_START = SFTConfig(
-    learning_rate=2.5e-3,
-    warmup_updates=100,
-    batch_episodes=16,
-    max_updates=4500,
-    eval_every=200,
-    patience=10,
-    context_share=0.2,
+STAGES = (
+    SFTConfig(
+        learning_rate=2.5e-3,
+        warmup_updates=100,
+        batch_episodes=16,
+        max_updates=4500,
+        eval_every=200,
+        patience=10,
+        context_share=0.2,
+    ),
+    SFTConfig(
+        learning_rate=1e-3,
+        warmup_updates=50,
+        batch_episodes=16,
+        max_updates=1200,
+        eval_every=200,
+        patience=10,
+        seed=1,
+    ),
 )
+"""The warm start: first with a share of the real names, then with none, so that what was remembered is forgotten."""
+REAL_NAMES = (0.2, 0.0)
 
 ENV_KWARGS: dict[str, Any] = {"hops": HOPS, "top_k": 1, "max_turns": 4}
 """Settings of ``ToolSearchQA-v0`` that the nano policy was made for; with ``nano_format()``."""
@@ -162,8 +176,6 @@ def rename_entities(episode: Episode, seed: int) -> Episode:
     joined, with nothing of their facts; so the tokens of held-out names are known, and what they stand for is not.
     """
     generator = rng(seed, "names")
-    if generator.random() < 0.2:
-        return episode
     renamed: dict[str, str] = {}
     for name in _names(episode):
         new = _other_name(name, generator)
@@ -230,14 +242,19 @@ def _joined_title(generator: Generator) -> str:
     return head[: max(2, len(head) // 2)].rstrip() + tail[len(tail) // 2 :].lower()
 
 
-def build(folder: Path, *, episodes: int, config: SFTConfig, report: Callable[[Evaluation], None]) -> list[Evaluation]:
+def build(
+    folder: Path, *, episodes: int, stages: Sequence[SFTConfig], report: Callable[[Evaluation], None]
+) -> list[list[Evaluation]]:
     """Make the warm-started policy: tokenizer, expert episodes, supervised training to the plateau.
 
     Args:
-        folder: Where model, tokenizer and ``warmstart.json`` (the held-out curve) go.
+        folder: Where model, tokenizer and ``warmstart.json`` (the held-out curves) go.
         episodes: Expert episodes to learn from.
-        config: Settings of the training.
+        stages: Settings of the training, stage by stage.
         report: Told of each look at the held-out loss.
+
+    Returns:
+        The looks of each stage.
     """
     train = expert_episodes("train", episodes)
     validation = expert_episodes("validation", 200)
@@ -245,15 +262,27 @@ def build(folder: Path, *, episodes: int, config: SFTConfig, report: Callable[[E
     asked = [task.prompt for task in questions("train")]
     spoken = ["".join(m.content for m in episode.messages()) for episode in train[:2000]]
     tokenizer = train_tokenizer([*articles, *asked, *spoken])
-    model = new_nano(tokenizer, config.seed)
+    model = new_nano(tokenizer)
     encoder = ConversationEncoder(tokenizer, nano_format())
-    curve = fit(model, encoder, train, validation, config, transform=rename_entities, progress=report)
+    curves = []
+    for config, share in zip(stages, REAL_NAMES, strict=True):
+        transform = partial(_sometimes_renamed, real=share)
+        curves.append(fit(model, encoder, train, validation, config, transform=transform, progress=report))
     # Half the bytes; training reads them back as float32.
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    record = {"config": asdict(config), "episodes": episodes, "curve": [asdict(look) for look in curve]}
+    record = {
+        "episodes": episodes,
+        "stages": [asdict(config) for config in stages],
+        "curves": [[asdict(look) for look in curve] for curve in curves],
+    }
     (folder / "warmstart.json").write_text(json.dumps(record, indent=1) + "\n")
-    return curve
+    return curves
+
+
+def _sometimes_renamed(episode: Episode, seed: int, real: float) -> Episode:
+    """Renamed, except for a share of the episodes."""
+    return episode if rng(seed, "real").random() < real else rename_entities(episode, seed)
 
 
 def main() -> None:
@@ -261,18 +290,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the warm-started nano policy again.")
     parser.add_argument("--output-dir", type=Path, default=ASSETS)
     parser.add_argument("--episodes", type=int, default=6000)
-    parser.add_argument("--max-updates", type=int, default=WARM_START.max_updates)
+    parser.add_argument("--max-updates", type=int, help="most updates a stage, to try it out")
     arguments = parser.parse_args()
-    config = replace(WARM_START, max_updates=arguments.max_updates)
+    limit = arguments.max_updates
+    stages = [config if limit is None else replace(config, max_updates=limit) for config in STAGES]
+    total = sum(config.max_updates for config in stages)
+    start, looks = time.monotonic(), [0]
 
     def report(look: Evaluation) -> None:
+        looks[0] += stages[0].eval_every
+        left = (time.monotonic() - start) / looks[0] * max(0, total - looks[0])
         print(
-            f"update {look.update}/{config.max_updates}  train {look.train_loss:.3f}  "
-            f"held-out {look.validation_loss:.3f} nats a token",
+            f"update {look.update}  train {look.train_loss:.3f}  held-out {look.validation_loss:.3f} nats a token  "
+            f"about {left / 60:.0f} min left",
             flush=True,
         )
 
-    build(arguments.output_dir, episodes=arguments.episodes, config=config, report=report)
+    build(arguments.output_dir, episodes=arguments.episodes, stages=stages, report=report)
 
 
 if __name__ == "__main__":

@@ -44,16 +44,18 @@ CONFIG = GRPOConfig(
     device="cpu",
     estimator="turn_loo",
     process="rewards:GoldPassageFn",
-    alpha=0.3,
+    alpha=0.5,
     estimator_kwargs={"hold_outcome": True},
-    num_updates=30,
+    num_updates=45,
     groups_per_update=12,
     group_size=8,
     num_envs=96,
     max_new_tokens=24,
-    learning_rate=3e-4,
-    micro_batch_episodes=48,
-    checkpoint_every=10,
+    learning_rate=2e-4,
+    warmup=3,
+    minibatch_episodes=24,
+    micro_batch_episodes=24,
+    checkpoint_every=15,
 )
 """Turn-level GRPO: a turn is credited with the outcome and with the gold passages found from it on, against the mean
 of the other episodes of its group."""

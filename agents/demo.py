@@ -23,7 +23,7 @@ from agents.grpo import train
 from agents.metrics import read_metrics
 from agents.models import load_model
 from agents.nano import ENV_KWARGS
-from agents.records import read_scored_episodes
+from agents.records import ScoredEpisode, read_scored_episodes
 from agents.report import Result, Run, Transcript, write_report
 from agents.rollout import play
 from agents.sampling.base import SamplingParams
@@ -176,7 +176,7 @@ def write_page(path: Path, config: GRPOConfig, before: Summary, after: Summary) 
     """Write the report of a run."""
     episodes = list(read_scored_episodes(config.output_dir / "episodes.jsonl"))
     last = max(record.update for record in episodes)
-    shown = [record for record in episodes if record.update in (1, last) and record.group < 2]
+    groups = [group for update in sorted({1, last}) for group in telling_groups(episodes, update)]
     return write_report(
         path,
         title="A nano policy learns to search",
@@ -189,13 +189,10 @@ def write_page(path: Path, config: GRPOConfig, before: Summary, after: Summary) 
         runs=[Run("turn-level GRPO", read_metrics(config.output_dir / "metrics.jsonl"))],
         transcripts=[
             Transcript(
-                f"update {record.update}: {record.episode.task.prompt}",
-                record.episode,
-                record.rewards,
-                record.advantages,
-                record.group if record.update == 1 else record.group + 1000,
+                f"update {record.update}, sample {sample}", record.episode, record.rewards, record.advantages, number
             )
-            for record in shown
+            for number, group in enumerate(groups)
+            for sample, record in enumerate(group, start=1)
         ],
         facts={
             "command": "make demo",
@@ -206,6 +203,19 @@ def write_page(path: Path, config: GRPOConfig, before: Summary, after: Summary) 
             "python": platform.python_version(),
         },
     )
+
+
+def telling_groups(episodes: Sequence[ScoredEpisode], update: int, count: int = 2) -> list[list[ScoredEpisode]]:
+    """Groups of an update, those first whose advantages differ most: the others have nothing to compare."""
+    groups: dict[int, list[ScoredEpisode]] = {}
+    for record in episodes:
+        if record.update == update:
+            groups.setdefault(record.group, []).append(record)
+
+    def spread(group: list[ScoredEpisode]) -> float:
+        return max(sum(abs(value) for value in record.advantages) for record in group)
+
+    return sorted(groups.values(), key=spread, reverse=True)[:count]
 
 
 def _result(name: str, summary: Summary) -> Result:

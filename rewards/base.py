@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from toolenv.episode import Episode, Task, Turn
+from toolenv.episode import Episode, Task, Turn, conversation
 from toolenv.errors import ConfigError, RewardError
 from toolenv.messages import Message
 
@@ -77,8 +77,7 @@ class TurnView:
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation up to and including this turn's observation."""
-        spoken = [m for turn in self.turns for m in (Message("assistant", turn.action), *turn.observation)]
-        return (*self._episode.prompt, *spoken)
+        return conversation(self._episode.prompt, self.turns)
 
     @property
     def episode(self) -> Episode:

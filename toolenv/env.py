@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
-from toolenv.episode import Episode, Task, TaskSet, Turn
+from toolenv.episode import Episode, Task, TaskSet, Turn, conversation
 from toolenv.errors import ConfigError, DataError, InfrastructureError
 from toolenv.formats import Format, Parsed, make_format
 from toolenv.messages import Message, ToolCall, ToolResult
@@ -264,8 +264,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         episode: Episode = state["episode"]
         self._start(episode.task, episode.seed)
         self._prompt, self._turns = episode.prompt, list(episode.turns)
-        spoken = [m for t in episode.turns for m in (Message("assistant", self._shown(t.action)), *t.observation)]
-        self._conversation = (*episode.prompt, *spoken)
+        self._conversation = conversation(episode.prompt, episode.turns, self._shown)
         self._terminated, self._truncated = episode.terminated, episode.truncated
         self._reason = episode.reason
         self.np_random.bit_generator.state = state["np_random"]

@@ -7,7 +7,7 @@ scored again without playing it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
@@ -122,6 +122,14 @@ class Turn:
     observation: tuple[Message, ...] = ()
 
 
+def conversation(
+    prompt: Iterable[Message], turns: Iterable[Turn], show: Callable[[str], str] = str
+) -> tuple[Message, ...]:
+    """The prompt, then each action, as ``show`` shows it, and its observation."""
+    spoken = [m for turn in turns for m in (Message("assistant", show(turn.action)), *turn.observation)]
+    return (*prompt, *spoken)
+
+
 @dataclass(frozen=True, slots=True)
 class Episode:
     """From reset to end: the facts.
@@ -163,8 +171,7 @@ class Episode:
 
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation: the prompt, then each action and its observation."""
-        spoken = [m for turn in self.turns for m in (Message("assistant", turn.action), *turn.observation)]
-        return (*self.prompt, *spoken)
+        return conversation(self.prompt, self.turns)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with a schema version; ``from_json`` is its inverse.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,7 @@ from typing import Any, cast
 import gymnasium as gym
 
 from toolenv.env import ToolEnv
-from toolenv.episode import Episode
+from toolenv.episode import Episode, write_episodes
 from toolenv.errors import ConfigError
 from toolenv.messages import Message
 from toolenv.spaces import Conversation, UnicodeText
@@ -150,5 +149,4 @@ class EpisodeLog(gym.Wrapper[Observation, str, Observation, str], gym.utils.Reco
     def _keep(self, episode: Episode) -> None:
         self.episodes.append(episode)
         if self.path is not None:
-            with open(self.path, "a", encoding="ascii") as file:
-                file.write(json.dumps(episode.to_json()) + "\n")
+            write_episodes(self.path, [episode], append=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,47 @@ class TurnBatch:
 
     def __post_init__(self) -> None:
         rows, turns = self.rewards.shape
-        expected = {"outcome": (rows,), "mask": (rows, turns), "groups": (rows,)}
-        for name, shape in expected.items():
-            seen = getattr(self, name).shape
-            if seen != shape:
-                raise ConfigError(f"{name} must have shape {shape} to fit rewards {self.rewards.shape}, not {seen}")
+        grid = dict.fromkeys(("mask", "values", "anchors"), (rows, turns))
+        _check_shapes(self, {**grid, **dict.fromkeys(("outcome", "groups", "bootstrap"), (rows,))})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """The facts of B episodes of at most L tokens, for estimators that work token by token.
+
+    Attributes:
+        rewards: ``(B, L)`` float64, the reward due at each token; NaN: nothing was scored there.
+        mask: ``(B, L)`` bool, true at the tokens that the policy sampled (its actions).
+        turn_ids: ``(B, L)`` int, the turn whose action holds the token, -1 elsewhere; ``None``: all are one turn.
+        outcome: ``(B,)`` float64, the final reward, due at an episode's last action token; ``None``: 0.
+        groups: ``(B,)`` int, which group an episode belongs to; ``None``: each is its own.
+        values: ``(B, L)`` float64, a critic's value of the state before each token; ``None``: 0.
+        bootstrap: ``(B,)`` float64, the value after a truncated episode's last token, 0 where it terminated; ``None``:
+            0.
+
+    Raises:
+        ConfigError: Shapes that do not fit together.
+    """
+
+    rewards: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    turn_ids: NDArray[np.int64] | None = None
+    outcome: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
+    values: NDArray[np.float64] | None = None
+    bootstrap: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        rows, tokens = self.rewards.shape
+        grid = dict.fromkeys(("mask", "turn_ids", "values"), (rows, tokens))
+        _check_shapes(self, {**grid, **dict.fromkeys(("outcome", "groups", "bootstrap"), (rows,))})
+
+
+def _check_shapes(batch: TurnBatch | TokenBatch, expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        value = getattr(batch, name)
+        if value is not None and value.shape != shape:
+            raise ConfigError(f"{name} must have shape {shape} to fit rewards {batch.rewards.shape}, not {value.shape}")
 
 
 def turn_batch(

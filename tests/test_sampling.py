@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
+import peft
 import pytest
 import torch
 from agents_fixtures import make_model, make_tokenizer
@@ -145,6 +147,65 @@ def test_reuse_runs_only_what_is_new() -> None:
     model.forward = lambda **kwargs: widths.append(kwargs["input_ids"].shape[1]) or forward(**kwargs)
     policy.generate([made], seeds=[1])
     assert widths[0] == 3  # the last sampled token and the two of the observation
+
+
+def with_lora(model: Any, *more: str) -> Any:
+    """The model with a low-rank adapter that does something."""
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj", *more])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = peft.get_peft_model(model, config)
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data.normal_(std=0.3)
+    return adapted.eval()
+
+
+def draw(policy: HFSampler) -> list[Generation]:
+    return policy.generate([history(text) for text in PROMPTS], seeds=range(4))
+
+
+def test_sync_takes_the_version_of_weights_that_are_shared() -> None:
+    model = make_model()
+    policy = sampler(model)
+    policy.sync(model, 3)
+    assert policy.model is model
+    assert {generation.version for generation in draw(policy)} == {3}
+
+
+def test_sync_copies_into_a_model_of_its_own() -> None:
+    trained, policy = make_model(seed=1), sampler(make_model(seed=0))
+    assert draw(policy) != draw(sampler(trained))
+    policy.sync(trained, 1)
+    assert [g.ids for g in draw(policy)] == [g.ids for g in draw(sampler(trained))]
+    with torch.no_grad():
+        trained.get_input_embeddings().weight.zero_()  # a copy, and no second name of the same memory
+    assert policy.model.get_input_embeddings().weight.abs().sum() > 0
+
+
+def test_sync_copies_adapters_and_merges_them_where_there_are_none() -> None:
+    trained = with_lora(make_model())
+    want = draw(sampler(trained))
+    assert all(not same(a, b) for a, b in zip(want, draw(sampler(make_model())), strict=True))
+    for own in (make_model(), copy.deepcopy(trained)):
+        with torch.no_grad():
+            for parameter in own.parameters():
+                parameter.mul_(0.9)
+        policy = sampler(own)
+        policy.sync(trained, 1)
+        assert all(same(a, b) for a, b in zip(draw(policy), want, strict=True))
+
+
+def test_sync_refuses_an_adapter_that_cannot_be_merged() -> None:
+    with pytest.warns(UserWarning, match="tie"), pytest.raises(ConfigError, match="tied embeddings"):
+        sampler(make_model()).sync(with_lora(make_model(), "embed_tokens"), 1)
+
+
+def test_sync_refuses_another_shape() -> None:
+    with pytest.raises(ConfigError, match=r"no parameter 'model.embed_tokens.weight'"):
+        sampler(make_model(hidden=64)).sync(make_model(), 1)
+    with pytest.raises(ConfigError, match=r"lacks, such as 'model.layers.1"):
+        sampler(make_model(layers=2)).sync(make_model(layers=1), 1)
 
 
 def test_nothing_else_is_touched() -> None:

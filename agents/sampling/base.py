@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from agents.tokens import TokenHistory
 from toolenv.errors import ConfigError
@@ -75,5 +75,32 @@ class Sampler(Protocol):
 
         Raises:
             SamplerError: The model or its server could not answer.
+        """
+        ...
+
+
+class SyncedSampler(Sampler, Protocol):
+    """A sampler that follows a model which is trained; what every trainer needs."""
+
+    @property
+    def version(self) -> int:
+        """Version of its weights, which it writes into each generation."""
+        ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether ``generate`` may be called from several threads at once."""
+        ...
+
+    def sync(self, model: Any, version: int) -> None:
+        """Take over the weights of a model; what is generated from here on is sampled from them.
+
+        Args:
+            model: The trained model: transformers', also under PEFT, also sharded (then every rank calls this).
+            version: Their version, from now on written into each generation.
+
+        Raises:
+            ConfigError: A model that does not fit the sampler's.
+            SamplerError: The weights could not be handed over.
         """
         ...

@@ -16,6 +16,7 @@ import torch
 
 from agents.sampling.base import Generation, SamplingParams
 from agents.sampling.kv import CachedRow, KVBatch
+from agents.sampling.weights import copy_weights, plain
 from agents.tokens import TokenHistory, end_ids
 from toolenv.errors import ConfigError, SamplerError
 
@@ -40,7 +41,7 @@ class HFSampler:
         model: The model, with attention in every layer (sliding windows included).
         tokenizer: Its tokenizer.
         params: How to sample.
-        version: Version of the weights, written into each generation; whoever changes the weights sets ``version``.
+        version: Version of the weights, written into each generation; ``sync`` sets it.
         reuse: Keep keys and values from one turn of a history to the next. They are dropped where the weights have
             changed in between.
 
@@ -50,6 +51,8 @@ class HFSampler:
     Example:
         >>> HFSampler(model, tokenizer, SamplingParams(max_new_tokens=64))  # doctest: +SKIP
     """
+
+    concurrent = False
 
     def __init__(
         self, model: Any, tokenizer: Any, params: SamplingParams, version: int = 0, *, reuse: bool = True
@@ -87,6 +90,12 @@ class HFSampler:
         finally:
             self.model.train(was_training)
         return [self._generation(row) for row in rows]
+
+    def sync(self, model: Any, version: int) -> None:
+        """Take a version over; the weights are copied where this sampler's model is another than the trained one."""
+        if plain(model) is not plain(self.model):
+            copy_weights(model, self.model)
+        self.version = version
 
     # Inside --------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A run's whole configuration: one dataclass, checked at construction, whose ``--help`` is its manual."""
+"""A run's whole configuration: one dataclass a trainer, checked at construction, whose ``--help`` is its manual."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
-class GRPOConfig:
-    """Settings of ``agents.grpo``.
+class TrainConfig:
+    """Settings that ``agents.grpo`` and ``agents.ppo`` share.
 
     Attributes:
         env_id: Gymnasium id of the environment.
@@ -36,8 +36,6 @@ class GRPOConfig:
         resume: Go on from the last checkpoint in output_dir.
         seed: Names every random stream of the run: tasks, samples, minibatches.
         num_updates: Updates of the whole run, those before a resume included.
-        groups_per_update: Tasks an update.
-        group_size: Episodes a task: the group that an advantage compares within.
         num_envs: Episodes that are played side by side.
         max_new_tokens: Longest action, in tokens.
         max_tokens: Longest episode, in tokens; a longer one is cut. By default what the model can take.
@@ -48,9 +46,6 @@ class GRPOConfig:
             given several times; by default there is none.
         on_reward_error: When a reward fails on an episode: stop the run, or mask the episode, which is left out and
             counted.
-        estimator: A name in agents.advantages.ESTIMATORS, or module:attribute.
-        alpha: Weight of turn rewards against the outcome; by default the estimator's own.
-        gamma: Discount a turn; by default the estimator's own.
         estimator_kwargs: Further settings of the estimator, as JSON.
         learning_rate: Of AdamW.
         warmup: Updates over which the learning rate rises from 0.
@@ -64,7 +59,7 @@ class GRPOConfig:
         dual_clip: Bound on the loss of one token with a negative advantage, above 1; by default there is none.
         ratio: Importance ratio of a token, of its turn, or of its sequence.
         normalizer: What the loss averages over; "constant" divides by episodes times max_new_tokens.
-        kl_coef: Weight of the KL penalty towards the initial model (k2, in the loss); 0 keeps no second model.
+        kl_coef: Weight of the KL penalty towards the initial model; 0 keeps no second model.
         entropy_coef: Weight of the entropy bonus.
         checkpoint_every: Updates between checkpoints; the last update always makes one.
         keep_checkpoints: How many checkpoints are kept.
@@ -75,11 +70,6 @@ class GRPOConfig:
 
     Raises:
         ConfigError: Values that are out of range or do not fit together.
-
-    Example:
-        >>> GRPOConfig(group_size=1)
-        Traceback (most recent call last):
-        toolenv.errors.ConfigError: group_size must be at least 2, not 1: an episode is compared with its group
     """
 
     env_id: str = "ToolSearchQA-v0"
@@ -89,12 +79,10 @@ class GRPOConfig:
     model: str = "nano"
     device: str = "auto"
     precision: Precision = "float32"
-    output_dir: Path = Path("runs/grpo")
+    output_dir: Path = Path("runs/train")
     resume: bool = False
     seed: int = 0
     num_updates: int = 50
-    groups_per_update: int = 16
-    group_size: int = 8
     num_envs: int = 64
     max_new_tokens: int = 64
     max_tokens: int | None = None
@@ -102,9 +90,6 @@ class GRPOConfig:
     outcome: str = "auto"
     process: tuple[str, ...] = ()
     on_reward_error: OnError = "stop"
-    estimator: str = "turn_loo"
-    alpha: float | None = None
-    gamma: float | None = None
     estimator_kwargs: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 1e-4
     warmup: int = 0
@@ -128,22 +113,61 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(self.output_dir))
-        if self.group_size < 2:
-            raise ConfigError(
-                f"group_size must be at least 2, not {self.group_size!r}: an episode is compared with its group"
-            )
         check_ranges(self)
-        episodes = self.groups_per_update * self.group_size
-        if self.minibatch_episodes is not None and self.minibatch_episodes > episodes:
+        if self.minibatch_episodes is not None and self.minibatch_episodes > self.episodes:
             raise ConfigError(
-                f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {episodes} episodes "
-                f"({self.groups_per_update} groups of {self.group_size})"
+                f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {self.episodes} episodes"
             )
         process = (self.process,) if isinstance(self.process, str) else tuple(self.process)
         object.__setattr__(self, "process", process)
         unreadable = next((spec for spec in self.process if ":" not in spec), None)
         if unreadable is not None:
             raise ConfigError(f"process must be written as 'module:attribute', not {unreadable!r}")
+
+    @property
+    def episodes(self) -> int:
+        """Episodes an update."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return {**asdict(self), "output_dir": str(self.output_dir)}
+
+
+@dataclass(frozen=True)
+class GRPOConfig(TrainConfig):
+    """Settings of ``agents.grpo``; the rest is ``TrainConfig``'s.
+
+    Attributes:
+        output_dir: Where metrics, episodes and checkpoints go.
+        groups_per_update: Tasks an update.
+        group_size: Episodes a task: the group that an advantage compares within.
+        estimator: A name in agents.advantages.ESTIMATORS, or module:attribute.
+        alpha: Weight of turn rewards against the outcome; by default the estimator's own.
+        gamma: Discount a turn; by default the estimator's own.
+
+    Raises:
+        ConfigError: Values that are out of range or do not fit together.
+
+    Example:
+        >>> GRPOConfig(group_size=1)
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: group_size must be at least 2, not 1: an episode is compared with its group
+    """
+
+    output_dir: Path = Path("runs/grpo")
+    groups_per_update: int = 16
+    group_size: int = 8
+    estimator: str = "turn_loo"
+    alpha: float | None = None
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ConfigError(
+                f"group_size must be at least 2, not {self.group_size!r}: an episode is compared with its group"
+            )
+        super().__post_init__()
         estimator = self.make_estimator()
         if self.process and _ignores_turns(estimator):
             raise ConfigError(
@@ -151,15 +175,16 @@ class GRPOConfig:
                 """--estimator-kwargs '{"include_turn_rewards": true}' or a turn-level estimator (turn_loo, trm_grpo)"""
             )
 
+    @property
+    def episodes(self) -> int:
+        """Episodes an update."""
+        return self.groups_per_update * self.group_size
+
     def make_estimator(self) -> AdvantageEstimator:
         """The estimator with its settings bound."""
         given = {"alpha": self.alpha, "gamma": self.gamma}
         settings = {name: value for name, value in given.items() if value is not None}
         return make_estimator(self.estimator, **{**self.estimator_kwargs, **settings})
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as a JSON object."""
-        return {**asdict(self), "output_dir": str(self.output_dir)}
 
 
 def _ignores_turns(estimator: AdvantageEstimator) -> bool:
@@ -169,7 +194,7 @@ def _ignores_turns(estimator: AdvantageEstimator) -> bool:
 
 
 _POSITIVE = (
-    "num_updates", "groups_per_update", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
+    "num_updates", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
     "learning_rate", "max_grad_norm", "inner_epochs", "minibatch_episodes", "micro_batch_episodes", "clip_high",
     "checkpoint_every", "keep_checkpoints", "eval_episodes",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.checkpoint import latest, read_state
-from agents.config import GRPOConfig
+from agents.config import TrainConfig
 from toolenv.errors import ConfigError
 
 MAY_CHANGE = frozenset(
@@ -20,7 +20,7 @@ MAY_CHANGE = frozenset(
 """Settings that a resumed run may have otherwise: they change where, how fast and how long, not what is learned."""
 
 
-def claim_output(config: GRPOConfig) -> Path | None:
+def claim_output(config: TrainConfig) -> Path | None:
     """The checkpoint to go on from; ``None`` to start from the beginning.
 
     Raises:
@@ -38,12 +38,12 @@ def claim_output(config: GRPOConfig) -> Path | None:
     return None
 
 
-def check_settings(config: GRPOConfig, state: Mapping[str, Any]) -> None:
+def check_settings(config: TrainConfig, state: Mapping[str, Any]) -> None:
     """Compare settings with those that a checkpoint was made under.
 
     Args:
         config: The settings of now.
-        state: What the checkpoint says: ``update``, and ``config`` as ``GRPOConfig.to_json`` wrote it.
+        state: What the checkpoint says: ``update``, and ``config`` as ``to_json`` wrote it.
 
     Raises:
         ConfigError: One differs that must not, or more updates are done than are asked for.

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from agents.advantages import AdvantageEstimator, load_attribute
+from agents.advantages import load_attribute
 from agents.checkpoint import latest, load_checkpoint, save_checkpoint
-from agents.config import GRPOConfig
+from agents.config import TrainConfig
 from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
@@ -45,7 +45,6 @@ class Run:
         envs: Where it plays.
         eval_envs: Where it is evaluated; ``None`` where it is not.
         rewards: What turns are worth.
-        estimator: What turns have earned.
         encoder: Writes the tokens of prompts and observations.
         sampler: Draws actions from ``model`` itself.
         max_tokens: Longest history that the sampler is given.
@@ -56,7 +55,7 @@ class Run:
         metrics: One entry an update of this process.
     """
 
-    config: GRPOConfig
+    config: TrainConfig
     model: Any
     tokenizer: Any
     reference: Any
@@ -64,7 +63,6 @@ class Run:
     envs: ToolVectorEnv
     eval_envs: ToolVectorEnv | None
     rewards: RewardSum
-    estimator: AdvantageEstimator
     encoder: ConversationEncoder
     sampler: HFSampler
     max_tokens: int | None
@@ -151,7 +149,7 @@ class Run:
 
 
 def open_run(
-    config: GRPOConfig,
+    config: TrainConfig,
     model: Any,
     tokenizer: Any,
     envs: ToolVectorEnv | None,
@@ -199,7 +197,6 @@ def open_run(
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
     run = Run(
         config, model, tokenizer, reference, optimizer, envs, eval_envs, rewards,
-        estimator=config.make_estimator(),
         encoder=ConversationEncoder(tokenizer, format),
         sampler=HFSampler(model, tokenizer, params, version=done),
         max_tokens=config.max_tokens or room_for_history(model, config.max_new_tokens),
@@ -213,7 +210,7 @@ def open_run(
     return run
 
 
-def make_rewards(config: GRPOConfig) -> RewardSum:
+def make_rewards(config: TrainConfig) -> RewardSum:
     """The rewards that the settings name.
 
     Raises:
@@ -227,7 +224,7 @@ def make_rewards(config: GRPOConfig) -> RewardSum:
 
 
 def run_envs(
-    config: GRPOConfig, num_envs: int, policy: str | None, changes: dict[str, Any] | None = None
+    config: TrainConfig, num_envs: int, policy: str | None, changes: dict[str, Any] | None = None
 ) -> ToolVectorEnv:
     """The environments that the settings name.
 
@@ -248,7 +245,7 @@ def run_envs(
     return make_envs(config.env_id, num_envs, settings, policy)
 
 
-def _eval_changes(config: GRPOConfig) -> dict[str, Any]:
+def _eval_changes(config: TrainConfig) -> dict[str, Any]:
     """What differs in an evaluation: for bundled tasks the split, unless the settings say more."""
     bundled = has_bundled_tasks(config.env_id, {**config.env_kwargs, **config.eval_env_kwargs})
     return {**({"split": "validation"} if bundled else {}), **config.eval_env_kwargs}

@@ -21,7 +21,7 @@ from agents.checkpoint import latest, read_state
 from agents.config import GRPOConfig, parse_command_line
 from agents.curves import MAIN_METRICS
 from agents.environments import make_envs
-from agents.grpo import main, score, task_seeds, train
+from agents.grpo import main, task_seeds, train
 from agents.metrics import read_metrics
 from agents.models import played_as
 from agents.nano import nano_format
@@ -29,6 +29,7 @@ from agents.records import read_scored_episodes
 from agents.resume import MAY_CHANGE, check_settings
 from agents.rollout import Rollout
 from agents.run import Run, make_rewards, open_run
+from agents.score import score
 from agents.tokens import TokenHistory
 from rewards import OutcomeFn, RewardSum
 from toolenv.data.functions import function_tasks

@@ -1,0 +1,181 @@
+"""The frame around a training loop: its updates in order, Ctrl-C, progress, and what each update leaves on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from agents.checkpoint import latest
+from agents.interrupt import Interrupt
+from agents.metrics import Stopwatch, rollout_metrics
+from agents.progress import TrainingProgress
+from agents.records import ScoredEpisode, write_scored_episodes
+from agents.rollout import CollectResult, collect
+from agents.run import Metrics, Run
+from agents.score import Scored, score
+from toolenv.seeding import derive
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        model: The trained model.
+        tokenizer: Its tokenizer.
+        update: Updates made, those before a resume included.
+        metrics: One entry an update that this call made.
+        checkpoint: The last checkpoint, which ``from_pretrained`` loads; ``None`` where none was written.
+        interrupted: Whether Ctrl-C ended it.
+    """
+
+    model: Any
+    tokenizer: Any
+    update: int
+    metrics: list[Metrics]
+    checkpoint: Path | None
+    interrupted: bool = False
+
+
+class Session:
+    """A run while it is trained.
+
+    Inside the ``with`` block a trainer goes through ``updates()``; Ctrl-C ends the block, after the update that is
+    being committed, and is no error. At its end the environments that the run made are closed.
+
+    Args:
+        run: The run.
+        on_update: Called with the metrics of each update.
+        quiet: Show no progress.
+
+    Attributes:
+        watch: Times the phases of the current update.
+        interrupted: Whether Ctrl-C was pressed.
+    """
+
+    def __init__(self, run: Run, on_update: Callable[[Metrics], None] | None = None, quiet: bool = False) -> None:
+        self.run = run
+        self.on_update = on_update
+        self.progress = TrainingProgress(run.config.num_updates, run.done, quiet)
+        self.interrupt = Interrupt()
+        self.interrupted = False
+        self.watch = Stopwatch()
+
+    def __enter__(self) -> Session:
+        self.interrupt.__enter__()
+        self.progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self.interrupted = True
+                self.progress.say(self.run.stop(self.interrupt))
+        finally:
+            self.run.close()
+            self.progress.__exit__(kind, error, trace)
+            self.interrupt.__exit__(kind, error, trace)
+        return self.interrupted
+
+    def updates(self) -> Iterator[int]:
+        """Numbers of the updates that are still to be made, after an evaluation of the policy as it starts."""
+        run = self.run
+        if run.done == 0 and run.config.eval_every:
+            run.writer.write({"update": 0, **run.evaluate()})
+        for update in range(run.done + 1, run.config.num_updates + 1):
+            self.watch = Stopwatch()
+            yield update
+
+    def play(self, update: int, seeds: list[int]) -> CollectResult:
+        """Play one episode a seed with the policy of now."""
+        run = self.run
+        with self.watch("rollout"):
+            return collect(
+                run.sampler,
+                run.envs,
+                seeds,
+                encoder=run.encoder,
+                sampler_seed=derive(run.config.seed, "sampler", update),
+                max_tokens=run.max_tokens,
+                progress=self.progress.played,
+            )
+
+    def score(self, update: int, played: CollectResult) -> Scored:
+        """What the episodes were worth: every turn of every episode in one call a reward.
+
+        Raises:
+            InfrastructureError: There is no episode to learn from.
+            RewardError: A reward failed.
+        """
+        with self.watch("reward"):
+            self.run.rewards.set_update(update)
+            scored = score(self.run.rewards, played.rollouts)
+        if scored.masked:
+            self.progress.say(f"update {update}: {len(scored.masked)} episodes are masked: {scored.masked[0]}")
+        return scored
+
+    def commit(self) -> AbstractContextManager[None]:
+        """A block in which Ctrl-C waits: from the first change of a weight to the last line on the disk."""
+        return self.interrupt.deferred()
+
+    def finish(
+        self, update: int, played: CollectResult, scored: Scored, advantages: NDArray[Any], learned: Metrics
+    ) -> None:
+        """Evaluate, log and keep an update whose weights are trained.
+
+        Args:
+            update: Its number.
+            played: Its episodes.
+            scored: Their scores.
+            advantages: ``(B, T)``, of their turns.
+            learned: Metrics of its optimiser steps.
+        """
+        run, config = self.run, self.run.config
+        with self.watch("record"):
+            write_scored_episodes(run.episodes_path, _records(scored, advantages, update))
+        metrics: Metrics = {
+            "update": update,
+            "episodes_dropped": len(played.dropped),
+            "episodes_masked": len(scored.masked),
+            "episodes_unscored": len(played.rollouts) - len(scored.masked) - len(scored.rollouts),
+            **rollout_metrics(scored.rollouts, scored.terms, scored.turns, advantages),
+            **learned,
+        }
+        if config.eval_every and update % config.eval_every == 0:
+            with self.watch("eval"):
+                metrics |= run.evaluate()
+        metrics |= self.watch.metrics()
+        run.writer.write(metrics)
+        run.metrics.append(metrics)
+        run.done = update
+        if update % config.checkpoint_every == 0 or update == config.num_updates:
+            run.save()
+        self.progress.updated(metrics)
+        if self.on_update is not None:
+            self.on_update(metrics)
+
+    def result(self) -> TrainResult:
+        """What the run has come to."""
+        run = self.run
+        return TrainResult(run.model, run.tokenizer, run.done, run.metrics, latest(run.checkpoints), self.interrupted)
+
+
+def _records(scored: Scored, advantages: NDArray[Any], update: int) -> list[ScoredEpisode]:
+    return [
+        ScoredEpisode(
+            episode=rollout.episode,
+            update=update,
+            group=int(scored.turns.groups[b]),
+            rewards=scored.terms[b].to_json(),
+            advantages=advantages[b, : len(rollout.episode.turns)].tolist(),
+        )
+        for b, rollout in enumerate(scored.rollouts)
+    ]

@@ -1,0 +1,190 @@
+"""The optimiser steps of an update, which GRPO and PPO share once each token has its advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.batch import TokenTensors
+from agents.config import TrainConfig
+from agents.logprobs import action_logprobs
+from agents.losses import kl_estimate, masked_average, policy_loss, unit_count
+from agents.metrics import WeightedMeans
+from agents.run import Metrics, Run
+from toolenv.seeding import rng
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyBatch:
+    """What a policy learns from: B rollouts of at most L tokens.
+
+    Attributes:
+        tokens: The tokens; ``tokens.logprobs`` are those that the sampler recorded.
+        advantages: ``(B, L)`` float32.
+        ref_logprobs: ``(B, L)`` float32 under the reference policy; ``None`` where no penalty needs them.
+    """
+
+    tokens: TokenTensors
+    advantages: torch.Tensor
+    ref_logprobs: torch.Tensor | None = None
+
+    def rows(self, index: list[int], device: torch.device) -> PolicyBatch:
+        """A micro-batch, on the model's device, without columns that are padding in all of its rows."""
+        tokens = self.tokens.rows(index)
+        width = tokens.input_ids.shape[1]
+        ref_logprobs = None if self.ref_logprobs is None else self.ref_logprobs[index][:, :width].to(device)
+        return PolicyBatch(tokens.to(device), self.advantages[index][:, :width].to(device), ref_logprobs)
+
+
+def minibatches(config: TrainConfig, update: int, rows: int) -> Iterator[NDArray[np.int64]]:
+    """Rows of each optimiser step of an update, in order: every pass has them all, in an order of its own."""
+    size = config.minibatch_episodes or rows
+    for epoch in range(config.inner_epochs):
+        order = rng(config.seed, "minibatches", update, epoch).permutation(rows)
+        for start in range(0, rows, size):
+            yield order[start : start + size]
+
+
+def micro_batches(config: TrainConfig, tokens: TokenTensors, rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    """Rows that go through a model at once. Rows of like length go together, which saves padding."""
+    by_length = rows[np.argsort(tokens.attention_mask.sum(dim=1).numpy()[rows], kind="stable")]
+    for start in range(0, len(by_length), config.micro_batch_episodes):
+        yield by_length[start : start + config.micro_batch_episodes].tolist()
+
+
+def warmed_up(config: TrainConfig, rate: float, update: int) -> float:
+    """The learning rate of an update.
+
+    Example:
+        >>> from agents.config import GRPOConfig
+        >>> [warmed_up(GRPOConfig(warmup=4), 1.0, update) for update in (1, 2, 4, 9)]
+        [0.25, 0.5, 1.0, 1.0]
+    """
+    return rate * min(1.0, update / max(config.warmup, 1))
+
+
+def take_step(optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: float) -> float:
+    """Clip the gradients that have gathered, step, and clear them; returns the norm before clipping.
+
+    Raises:
+        RuntimeError: A gradient is not finite.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, error_if_nonfinite=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)
+
+
+@torch.no_grad()
+def batch_logprobs(run: Run, model: Any, tokens: TokenTensors) -> torch.Tensor:
+    """Log-probabilities ``(B, L)`` of all rollouts under ``model``, on the CPU, micro-batch by micro-batch."""
+    grid = torch.zeros(tokens.input_ids.shape, dtype=torch.float32)
+    for rows in micro_batches(run.config, tokens, np.arange(len(grid))):
+        part = tokens.rows(rows).to(run.device)
+        logprobs, _ = action_logprobs(model, part, run.config.temperature)
+        grid[rows, : logprobs.shape[1]] = logprobs.cpu()
+    return grid
+
+
+def reference_logprobs(run: Run, tokens: TokenTensors) -> torch.Tensor | None:
+    """Log-probabilities ``(B, L)`` under the policy as it was before the first update, where a penalty needs them."""
+    return None if run.reference is None else batch_logprobs(run, run.reference, tokens)
+
+
+def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
+    """Take the policy's optimiser steps of an update.
+
+    Args:
+        run: The run.
+        batch: What is learned from.
+        update: Number of the update.
+
+    Returns:
+        Metrics of the loss.
+    """
+    config, means = run.config, WeightedMeans()
+    rate = warmed_up(config, config.learning_rate, update)
+    parity: float | None = None
+    for minibatch in minibatches(config, update, len(batch.advantages)):
+        drift = _accumulate(run, batch, minibatch, means)
+        parity = drift if parity is None else parity  # after a step the two differ on purpose
+        means.add(1.0, grad_norm=take_step(run.optimizer, rate, config.max_grad_norm))
+    return {**means.metrics(), "parity_max": parity, "learning_rate": rate}
+
+
+def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], means: WeightedMeans) -> float:
+    """Gradients of one minibatch, micro-batch by micro-batch.
+
+    Returns:
+        Largest difference between the sampler's log-probabilities and the trainer's.
+    """
+    config = run.config
+    whole = batch.tokens.rows(minibatch.tolist())
+    count = (
+        float(len(minibatch) * config.max_new_tokens)
+        if config.normalizer == "constant"
+        else unit_count(whole.action_mask, config.normalizer, whole.turn_ids)
+    )
+    total, drift = 0.0, 0.0
+    for rows in micro_batches(config, batch.tokens, minibatch):
+        part = batch.rows(rows, run.device)
+        logprobs, entropy = action_logprobs(run.model, part.tokens, config.temperature, entropy=True)
+        assert entropy is not None
+        loss = _loss(config, part, logprobs, entropy, count, means)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+        drift = max(drift, float((logprobs.detach() - part.tokens.logprobs)[part.tokens.action_mask].abs().max()))
+    means.add(1.0, loss=total)
+    return drift
+
+
+def _loss(
+    config: TrainConfig,
+    part: PolicyBatch,
+    logprobs: torch.Tensor,
+    entropy: torch.Tensor,
+    count: float,
+    means: WeightedMeans,
+) -> torch.Tensor:
+    """A micro-batch's share of the minibatch's loss: the clipped objective, and the penalties that are asked for."""
+    mask, turn_ids = part.tokens.action_mask, part.tokens.turn_ids
+    average = partial(masked_average, mask=mask, normalizer=config.normalizer, turn_ids=turn_ids, count=count)
+    policy = policy_loss(
+        logprobs,
+        part.tokens.logprobs,
+        part.advantages,
+        mask,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        dual_clip=config.dual_clip,
+        ratio=config.ratio,
+        turn_ids=turn_ids,
+        normalizer=config.normalizer,
+        count=count,
+    )
+    loss = policy.loss
+    seen = {
+        "clip_fraction/low": policy.clip_fraction_low,
+        "clip_fraction/high": policy.clip_fraction_high,
+        "approx_kl": policy.approx_kl,
+        "entropy": float(masked_average(entropy.detach(), mask)),
+    }
+    if config.dual_clip is not None:
+        seen["dual_clip_fraction"] = policy.dual_clip_fraction
+    if config.entropy_coef:
+        loss = loss - config.entropy_coef * average(entropy)
+    if part.ref_logprobs is not None:
+        with torch.no_grad():
+            seen["kl_reference"] = float(masked_average(kl_estimate(logprobs, part.ref_logprobs, "k3"), mask))
+        loss = loss + config.kl_coef * average(kl_estimate(logprobs, part.ref_logprobs, "k2"))
+    means.add(policy.tokens, **seen)
+    return loss

@@ -1,4 +1,4 @@
-"""Losses over action tokens: the clipped objective, KL estimates, and how tokens are averaged.
+"""Losses over action tokens: the clipped objectives of policy and critic, KL, and how tokens are averaged.
 
 All tensors are ``(B, L)``. ``mask`` is true at the tokens that the policy wrote; what stands elsewhere (even NaN) is
 ignored. Averages divide by a *global* count, handed in by the caller, so that the losses of micro-batches add up to
@@ -13,9 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from agents.units import Level, unit_index, unit_means, unit_sums
 from toolenv.errors import ConfigError
 
-Ratio = Literal["token", "turn", "sequence"]
+Ratio = Level
 Normalizer = Literal["token-mean", "turn-mean", "episode-mean", "constant"]
 KL = Literal["k1", "k2", "k3"]
 
@@ -55,6 +56,7 @@ def policy_loss(
     dual_clip: float | None = None,
     ratio: Ratio = "token",
     turn_ids: Tensor | None = None,
+    weights: Tensor | None = None,
     normalizer: Normalizer = "token-mean",
     count: float | None = None,
 ) -> PolicyLoss:
@@ -75,11 +77,13 @@ def policy_loss(
         dual_clip: ``c``, above 1; ``None``: no such limit.
         ratio: What the ratio is of.
         turn_ids: Turn of each token, -1 for none; needed where a turn is counted.
+        weights: Multiply the token losses, clipped or not, without a gradient of their own; from
+            ``agents.importance.importance_weights``. A token of weight 0 still counts in the average.
         normalizer: What is averaged over; see ``token_weights``.
         count: How many of those the whole batch has; ``None``: as many as this call has.
 
     Raises:
-        ConfigError: A setting out of its range, or turns asked for without ``turn_ids``.
+        ConfigError: A setting out of its range, turns asked for without ``turn_ids``, or weights of another shape.
 
     Source:
         Schulman et al. (arXiv 1707.06347); dual clip: Ye et al. (arXiv 1912.09729); sequence ratio: GSPO (arXiv
@@ -99,7 +103,8 @@ def policy_loss(
     advantages = torch.where(mask, advantages, 0.0).to(logprobs.dtype)
     log_ratio = torch.where(mask, logprobs, 0.0) - torch.where(mask, old_logprobs, 0.0)
     log_ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    r = _pooled(log_ratio, mask, ratio, turn_ids).exp()
+    # The value is the unit's, the gradient the token's own.
+    r = (unit_means(log_ratio.detach(), mask, ratio, turn_ids) + log_ratio - log_ratio.detach()).exp()
     clipped = r.clamp(1 - clip_low, 1 + clip_high)
     losses = torch.maximum(-r * advantages, -clipped * advantages)
     stopped = torch.zeros_like(mask)
@@ -107,6 +112,10 @@ def policy_loss(
         ceiling = -dual_clip * advantages
         stopped = mask & (advantages < 0) & (losses > ceiling)
         losses = torch.where(stopped, ceiling, losses)
+    if weights is not None:
+        if weights.shape != mask.shape:
+            raise ConfigError(f"weights must have the mask's shape, {tuple(mask.shape)}; got {tuple(weights.shape)}")
+        losses = losses * torch.where(mask, weights.detach(), 0.0).to(losses.dtype)
     loss = masked_average(losses, mask, normalizer=normalizer, turn_ids=turn_ids, count=count)
     tokens = max(int(mask.sum()), 1)
     with torch.no_grad():
@@ -123,12 +132,104 @@ def policy_loss(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ValueLoss:
+    """The critic's loss, and what to watch about it.
+
+    Attributes:
+        loss: Scalar; ``backward`` starts here.
+        clip_fraction: Share of action tokens whose clipped error was the larger one: they have no gradient.
+        tokens: How many action tokens there were, to weigh micro-batches by.
+    """
+
+    loss: Tensor
+    clip_fraction: float
+    tokens: int
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    clip: float | None = None,
+    normalizer: Normalizer = "token-mean",
+    turn_ids: Tensor | None = None,
+    count: float | None = None,
+) -> ValueLoss:
+    """Squared error of a critic, halved; with ``clip``, a value gains nothing by leaving its old one further behind.
+
+    ``max((v - R)^2, (clip(v, v_old - clip, v_old + clip) - R)^2) / 2``, averaged.
+
+    Args:
+        values: The critic's values, ``(B, L)``.
+        old_values: Its values before the update, ``(B, L)``.
+        returns: What they should have been, ``(B, L)``.
+        mask: The tokens whose value is learned: all action tokens, or the first of each turn.
+        clip: How far a value may move, above 0; ``None``: as far as it likes.
+        normalizer: As in ``masked_average``, like ``turn_ids`` and ``count``.
+        turn_ids: Turn of each token.
+        count: What the average divides by.
+
+    Raises:
+        ConfigError: ``clip`` out of its range, or what ``masked_average`` raises.
+
+    Source:
+        Schulman et al., Proximal policy optimization, as in OpenAI's baselines (ppo2).
+
+    Example:
+        >>> one, mask = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        >>> value_loss(0.5 * one, 0 * one, one, mask, clip=0.2).loss  # (0.2 - 1)^2 / 2, not (0.5 - 1)^2 / 2
+        tensor(0.3200)
+    """
+    if clip is not None and not clip > 0:
+        raise ConfigError(f"clip must be above 0, or None for no clipping; got {clip!r}")
+    mask = mask.bool()
+    values = torch.where(mask, values, 0.0)
+    old_values, returns = (torch.where(mask, x, 0.0).to(values.dtype) for x in (old_values, returns))
+    errors = (values - returns).square()
+    clipped = torch.zeros_like(mask)
+    if clip is not None:
+        limited = (values.clamp(old_values - clip, old_values + clip) - returns).square()
+        clipped = limited > errors
+        errors = torch.maximum(errors, limited)
+    return ValueLoss(
+        loss=masked_average(errors / 2, mask, normalizer=normalizer, turn_ids=turn_ids, count=count),
+        clip_fraction=int(clipped.sum()) / max(int(mask.sum()), 1),
+        tokens=int(mask.sum()),
+    )
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float | None:
+    """How much of the returns' variance the values explain: ``1 - Var(returns - values) / Var(returns)``.
+
+    1: all of it; 0: as much as a constant; below 0: the critic is worse than none. ``None`` where the returns are all
+    equal, and there is nothing to explain.
+
+    Args:
+        values: ``(B, L)``.
+        returns: ``(B, L)``.
+        mask: The tokens that count.
+
+    Example:
+        >>> mask = torch.ones(1, 2, dtype=torch.bool)
+        >>> explained_variance(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]]), mask)
+        0.75
+    """
+    wanted = returns[mask.bool()].double()
+    missed = wanted - values[mask.bool()].detach().double()
+    if not len(wanted) or wanted.max() == wanted.min():
+        return None
+    return 1.0 - float(missed.var(correction=0) / wanted.var(correction=0))
+
+
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KL = "k3") -> Tensor:
     """Estimate KL(policy || reference) token by token, from samples of the policy.
 
     With ``d = ref - policy``: k1 is ``-d``, k2 is ``d^2 / 2``, k3 is ``exp(d) - d - 1``. As a number, k1 and k3 are
     unbiased, and k3 varies less. As a loss, only k2 has the gradient of the KL: the one of k1 is 0 on average, and the
-    one of k3 is that of the reversed KL.
+    one of k3 is that of the reversed KL. ``kl_loss`` has the value of any and always that gradient.
 
     Args:
         logprobs: Of the policy, ``(B, L)``.
@@ -154,6 +255,86 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KL = "k3") -> Tens
         case "k3":
             return difference.exp() - difference - 1
     raise ConfigError(f"kind must be one of {', '.join(get_args(KL))}; got {kind!r}")
+
+
+def kl_loss(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    mask: Tensor,
+    *,
+    kind: KL = "k3",
+    old_logprobs: Tensor | None = None,
+    normalizer: Normalizer = "token-mean",
+    turn_ids: Tensor | None = None,
+    count: float | None = None,
+) -> Tensor:
+    """KL(policy || reference) as a loss: the value is that of ``kind``, the gradient that of the KL, whatever ``kind``.
+
+    The gradient of a token is ``(log policy - log reference)`` times that of ``log policy``, which is also k2's; its
+    expectation is the exact gradient of the KL at each state that was visited. How a token changes the states that
+    come after it is not in there; KL as a reward (``kl_rewards``) has that too.
+
+    Args:
+        logprobs: Of the policy, ``(B, L)``.
+        ref_logprobs: Of the reference, ``(B, L)``.
+        mask: Action tokens.
+        kind: The estimate that the value is of.
+        old_logprobs: Of the policy that sampled, ``(B, L)``, where it is not the one that is trained: value and
+            gradient are weighed by the token's ratio between the two, which keeps both right. ``None``: on policy.
+        normalizer: As in ``masked_average``, like ``turn_ids`` and ``count``.
+        turn_ids: Turn of each token.
+        count: What the average divides by.
+
+    Raises:
+        ConfigError: Another kind, or what ``masked_average`` raises.
+
+    Source:
+        Tang and Munos, On a few pitfalls in KL divergence gradient estimation for RL (arXiv 2506.09477).
+
+    Example:
+        >>> logprobs = torch.tensor([[0.5]], requires_grad=True)
+        >>> loss = kl_loss(logprobs, torch.tensor([[0.0]]), torch.tensor([[True]]), kind="k1")
+        >>> loss.backward()
+        >>> loss.item(), logprobs.grad.item()
+        (0.5, 0.5)
+    """
+    mask = mask.bool()
+    logprobs = torch.where(mask, logprobs, 0.0)
+    policy, reference = logprobs.detach(), torch.where(mask, ref_logprobs, 0.0).to(logprobs.dtype)
+    value, slope = kl_estimate(policy, reference, kind), kl_estimate(policy, reference, "k1")
+    losses = value + slope * (logprobs - policy)
+    if old_logprobs is not None:
+        old = torch.where(mask, old_logprobs, 0.0).to(logprobs.dtype)
+        losses = losses * (policy - old).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    return masked_average(losses, mask, normalizer=normalizer, turn_ids=turn_ids, count=count)
+
+
+def kl_rewards(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coef: float) -> Tensor:
+    """KL in the reward: ``-coef * k1`` at each action token, 0 elsewhere, no gradient, ``(B, L)``.
+
+    Summed over an episode it estimates, without bias, the KL between the two distributions over episodes; as an
+    undiscounted reward it has that KL's gradient.
+
+    Args:
+        logprobs: Of the policy that sampled, ``(B, L)``.
+        ref_logprobs: Of the reference, ``(B, L)``.
+        mask: Action tokens.
+        coef: Weight of the KL, at least 0.
+
+    Raises:
+        ConfigError: ``coef`` below 0.
+
+    Source:
+        Ziegler et al. (arXiv 1909.08593), equation 2.
+
+    Example:
+        >>> kl_rewards(torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, 9.0]]), torch.tensor([[True, False]]), 0.1)
+        tensor([[-0.0500,  0.0000]])
+    """
+    if not coef >= 0:
+        raise ConfigError(f"coef must be at least 0; got {coef!r}: a negative one would pay for leaving the reference")
+    k1 = kl_estimate(logprobs.detach(), ref_logprobs.detach(), "k1")
+    return torch.where(mask.bool(), -coef * k1, 0.0)
 
 
 def masked_average(
@@ -198,7 +379,7 @@ def token_weights(mask: Tensor, normalizer: Normalizer, turn_ids: Tensor | None 
         case "token-mean" | "constant":
             return action
         case "turn-mean":
-            return action / _unit_sums(action, _unit_index(mask, "turn", turn_ids)).clamp(min=1)
+            return action / unit_sums(action, unit_index(mask, "turn", turn_ids)).clamp(min=1)
         case "episode-mean":
             return action / action.sum(dim=1, keepdim=True).clamp(min=1)
     raise ConfigError(f"normalizer must be one of {', '.join(get_args(Normalizer))}; got {normalizer!r}")
@@ -219,34 +400,3 @@ def unit_count(mask: Tensor, normalizer: Normalizer, turn_ids: Tensor | None = N
     if normalizer == "constant":
         raise ConfigError("normalizer 'constant' needs a count, such as episodes times max_new_tokens")
     return float(token_weights(mask, normalizer, turn_ids).sum().round())
-
-
-def _pooled(log_ratio: Tensor, mask: Tensor, level: Ratio, turn_ids: Tensor | None) -> Tensor:
-    """Log-ratio of a token's unit; its value is the unit's mean, its gradient the token's own."""
-    if level == "token":
-        return log_ratio
-    if level not in get_args(Ratio):
-        raise ConfigError(f"ratio must be one of {', '.join(get_args(Ratio))}; got {level!r}")
-    index = _unit_index(mask, level, turn_ids)
-    action = mask.to(log_ratio.dtype)
-    mean = _unit_sums(log_ratio.detach() * action, index) / _unit_sums(action, index).clamp(min=1)
-    return mean + log_ratio - log_ratio.detach()
-
-
-def _unit_index(mask: Tensor, level: Ratio, turn_ids: Tensor | None) -> Tensor:
-    """A number for each token's turn or sequence; tokens outside of any turn share a number that is theirs alone."""
-    rows = torch.arange(mask.shape[0], device=mask.device)[:, None].expand(mask.shape)
-    if level == "sequence":
-        return rows
-    if turn_ids is None:
-        raise ConfigError("turn_ids are needed to count turns; pass the (B, L) tensor of the batch")
-    width = int(turn_ids.max()) + 2 if turn_ids.numel() else 1
-    return rows * width + turn_ids + 1
-
-
-def _unit_sums(values: Tensor, index: Tensor) -> Tensor:
-    """Sum over each unit, at each of its tokens, ``(B, L)``."""
-    flat = index.flatten()
-    size = int(flat.max()) + 1 if flat.numel() else 0
-    sums = torch.zeros(size, dtype=values.dtype, device=values.device).index_add(0, flat, values.flatten())
-    return sums[flat].view_as(values)

@@ -279,7 +279,7 @@ def test_make_estimator_binds_settings():
         ("agents.advantages:nothing", {}, "cannot load 'agents.advantages:nothing': .*has no attribute 'nothing'"),
         ("no_such_module:f", {}, "cannot load 'no_such_module:f': No module named 'no_such_module'"),
         ("agents.advantages:", {}, r"write it as 'module:attribute'"),
-        ("turn_loo", {"gamma": 1.5}, "gamma, the discount a turn, must be a number from 0 to 1; got 1.5"),
+        ("turn_loo", {"gamma": 1.5}, "gamma must be a number from 0 to 1; got 1.5"),
         ("trm_grpo", {"gamma": -0.1}, "must be a number from 0 to 1; got -0.1"),
         ("trm_grpo", {"gamma": "1"}, "must be a number from 0 to 1; got '1'"),
         ("trm_grpo", {"alpha": "a"}, "alpha must be a finite number, not 'a'"),

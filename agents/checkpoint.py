@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -25,9 +25,20 @@ from toolenv.errors import DataError
 from toolenv.quiet import without_transformers_bars
 
 STATE_FILE = "trainer.json"
-OPTIMIZER_FILE = "optimizer.pt"
 _PREFIX = "update-"
 _ASIDE = ".partial"
+
+
+class Stateful(Protocol):
+    """What can be saved and picked up again: an optimiser, a module."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take the state over."""
+        ...
 
 
 def save_checkpoint(
@@ -36,7 +47,7 @@ def save_checkpoint(
     *,
     model: Any,
     tokenizer: Any,
-    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Stateful],
     state: Mapping[str, Any] | None = None,
     played_as: str | None = None,
     keep: int = 2,
@@ -48,7 +59,7 @@ def save_checkpoint(
         update: The update that it stands after.
         model: A transformers model, or a PEFT model around one, whose adapter alone is written.
         tokenizer: Its tokenizer.
-        optimizer: The optimiser.
+        parts: What else is trained or trains, by name, such as the optimiser and a critic; each in a file of its own.
         state: Further facts, JSON values.
         played_as: What ``agents.models.played_as`` shall say of the checkpoint.
         keep: How many checkpoints to keep.
@@ -64,7 +75,8 @@ def save_checkpoint(
     with without_transformers_bars():
         model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
-    torch.save(optimizer.state_dict(), aside / OPTIMIZER_FILE)
+    for name, part in parts.items():
+        torch.save(part.state_dict(), _part_file(aside, name))
     if played_as is not None:
         (aside / PLAYED_AS_FILE).write_text(json.dumps({"played_as": played_as}) + "\n", encoding="utf-8")
     (aside / STATE_FILE).write_text(json.dumps({**(state or {}), "update": update}, indent=1), encoding="utf-8")
@@ -80,27 +92,34 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: str | Path, *, model: Any, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
-    """Load weights and optimiser in place.
+def load_checkpoint(path: str | Path, *, model: Any, parts: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
+    """Load weights, optimiser and what else was saved in place.
 
     Args:
         path: A checkpoint's directory.
         model: The model to load into, of the class that was saved.
-        optimizer: The optimiser to load into; ``None``: the weights alone.
+        parts: What to load into, by the names that it was saved under; ``None``: the weights alone.
 
     Returns:
         The state that was saved, with ``update``.
 
     Raises:
-        DataError: Not a checkpoint.
+        DataError: Not a checkpoint, or one that lacks a part.
     """
     path = Path(path)
     state = read_state(path)
     _load_weights(path, model)
-    if optimizer is not None:
-        device = next(iter(model.parameters())).device
-        optimizer.load_state_dict(torch.load(path / OPTIMIZER_FILE, map_location=device, weights_only=True))
+    device = next(iter(model.parameters())).device
+    for name, part in (parts or {}).items():
+        file = _part_file(path, name)
+        if not file.is_file():
+            raise DataError(f"{path} holds no {name!r}: there is no {file.name} in it")
+        part.load_state_dict(torch.load(file, map_location=device, weights_only=True))
     return state
+
+
+def _part_file(path: Path, name: str) -> Path:
+    return path / f"{name}.pt"
 
 
 def read_state(path: str | Path) -> dict[str, Any]:

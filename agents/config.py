@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from agents.advantages import AdvantageEstimator, make_estimator
+from agents.importance import check_correction
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
 from rewards.base import OnError
+from rewards.options import check_choice
 from toolenv.errors import ConfigError
 from toolenv.extras import require
 
 Config = TypeVar("Config")
+PPOEstimator = Literal["turn_aware_gae", "token_gae", "turn_gae"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,16 @@ class TrainConfig:
         dual_clip: Bound on the loss of one token with a negative advantage, above 1; by default there is none.
         ratio: Importance ratio of a token, of its turn, or of its sequence.
         normalizer: What the loss averages over; "constant" divides by episodes times max_new_tokens.
-        kl_coef: Weight of the KL penalty towards the initial model; 0 keeps no second model.
+        correction: Weights for where sampler and trainer give a token different probabilities: none, truncate (at
+            correction_high) or mask (0 outside of the limits). With it, ratios are those to the trainer's own policy
+            from before the update.
+        correction_level: What such a weight is of: a token, its turn, or its sequence.
+        correction_geometric: Geometric mean over the tokens of a turn or sequence, instead of the product.
+        correction_low: Lower limit of mask, in [0, 1]; by default there is none.
+        correction_high: Upper limit, at least 1.
+        max_parity: The run stops where the sampler's log-probability of a token differs from the trainer's by more;
+            by default by 1e-3 in float32, and nowhere in bfloat16, where rounding alone can come to more.
+        kl_coef: Weight of the KL penalty towards the initial model; 0: no penalty.
         entropy_coef: Weight of the entropy bonus.
         checkpoint_every: Updates between checkpoints; the last update always makes one.
         keep_checkpoints: How many checkpoints are kept.
@@ -103,6 +116,12 @@ class TrainConfig:
     dual_clip: float | None = None
     ratio: Ratio = "token"
     normalizer: Normalizer = "token-mean"
+    correction: Literal["none", "truncate", "mask"] = "none"
+    correction_level: Ratio = "token"
+    correction_geometric: bool = False
+    correction_low: float | None = None
+    correction_high: float = 2.0
+    max_parity: float | None = None
     kl_coef: float = 0.0
     entropy_coef: float = 0.0
     checkpoint_every: int = 10
@@ -120,6 +139,11 @@ class TrainConfig:
             )
         process = (self.process,) if isinstance(self.process, str) else tuple(self.process)
         object.__setattr__(self, "process", process)
+        if self.correction != "none":
+            check_correction(
+                self.correction, self.correction_level, self.correction_geometric, self.correction_low,
+                self.correction_high,
+            )  # fmt: skip
         unreadable = next((spec for spec in self.process if ":" not in spec), None)
         if unreadable is not None:
             raise ConfigError(f"process must be written as 'module:attribute', not {unreadable!r}")
@@ -128,6 +152,18 @@ class TrainConfig:
     def episodes(self) -> int:
         """Episodes an update."""
         raise NotImplementedError
+
+    @property
+    def parity_limit(self) -> float:
+        """What ``max_parity`` comes to."""
+        if self.max_parity is not None:
+            return self.max_parity
+        return 1e-3 if self.precision == "float32" else math.inf
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Whether ``kl_coef`` weighs a penalty in the loss."""
+        return True
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
@@ -142,6 +178,8 @@ class GRPOConfig(TrainConfig):
         output_dir: Where metrics, episodes and checkpoints go.
         groups_per_update: Tasks an update.
         group_size: Episodes a task: the group that an advantage compares within.
+        dynamic_sampling: How many times, at most, groups in which no turn has any advantage are replaced by groups of
+            other tasks; 0: never.
         estimator: A name in agents.advantages.ESTIMATORS, or module:attribute.
         alpha: Weight of turn rewards against the outcome; by default the estimator's own.
         gamma: Discount a turn; by default the estimator's own.
@@ -158,6 +196,7 @@ class GRPOConfig(TrainConfig):
     output_dir: Path = Path("runs/grpo")
     groups_per_update: int = 16
     group_size: int = 8
+    dynamic_sampling: int = 0
     estimator: str = "turn_loo"
     alpha: float | None = None
     gamma: float | None = None
@@ -187,6 +226,70 @@ class GRPOConfig(TrainConfig):
         return make_estimator(self.estimator, **{**self.estimator_kwargs, **settings})
 
 
+@dataclass(frozen=True)
+class PPOConfig(TrainConfig):
+    """Settings of ``agents.ppo``; the rest is ``TrainConfig``'s.
+
+    Attributes:
+        output_dir: Where metrics, episodes and checkpoints go.
+        episodes_per_update: Episodes an update, each of a task of its own.
+        estimator: turn_aware_gae (over tokens, with a discount and a trace a turn), token_gae (over tokens alone) or
+            turn_gae (a turn is one action).
+        alpha: Weight of turn rewards against the outcome, and the outcome is never scaled; TRM takes 0.05.
+        gamma: Discount a turn, of token_gae a token; by default the estimator's own.
+        gae_lambda: Trace decay a turn, of token_gae a token; by default the estimator's own.
+        whiten: Whether advantages are centred and scaled to spread 1 over the action tokens of an update.
+        bootstrap: Whether what the critic expects after a truncated episode's end counts as its last reward. Without
+            it, as by default, running into a limit is an end like any other, and earns what the outcome says.
+        kl_in: Whether kl_coef weighs a penalty in the loss, or the rewards of the tokens.
+        critic_learning_rate: Of the critic's AdamW.
+        critic_warmup: First updates, in which the critic alone is trained.
+        value_clip: How far a value may move in an update before its loss stops caring; by default there is no limit.
+
+    Raises:
+        ConfigError: Values that are out of range or do not fit together.
+
+    Example:
+        >>> PPOConfig(estimator="gae")
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: estimator must be one of turn_aware_gae, token_gae, turn_gae; got 'gae'
+    """
+
+    output_dir: Path = Path("runs/ppo")
+    episodes_per_update: int = 128
+    estimator: PPOEstimator = "turn_aware_gae"
+    alpha: float = 1.0
+    gamma: float | None = None
+    gae_lambda: float | None = None
+    whiten: bool = True
+    bootstrap: bool = False
+    kl_in: Literal["loss", "reward"] = "loss"
+    critic_learning_rate: float = 3e-4
+    critic_warmup: int = 0
+    value_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("estimator", self.estimator, get_args(PPOEstimator))
+        super().__post_init__()
+
+    @property
+    def episodes(self) -> int:
+        """Episodes an update."""
+        return self.episodes_per_update
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Whether ``kl_coef`` weighs a penalty in the loss, and not in the rewards."""
+        return self.kl_in == "loss"
+
+    def credit_settings(self) -> dict[str, Any]:
+        """Keyword arguments of the estimator."""
+        given = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
+        of_turns = {"gamma": "turn_gamma", "gae_lambda": "turn_lambda"} if self.estimator == "turn_aware_gae" else {}
+        settings = {of_turns.get(name, name): value for name, value in given.items() if value is not None}
+        return {**self.estimator_kwargs, **settings}
+
+
 def _ignores_turns(estimator: AdvantageEstimator) -> bool:
     """Whether an estimator could add up turn rewards, and was not told to."""
     parameter = inspect.signature(estimator).parameters.get("include_turn_rewards")
@@ -196,9 +299,19 @@ def _ignores_turns(estimator: AdvantageEstimator) -> bool:
 _POSITIVE = (
     "num_updates", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
     "learning_rate", "max_grad_norm", "inner_epochs", "minibatch_episodes", "micro_batch_episodes", "clip_high",
-    "checkpoint_every", "keep_checkpoints", "eval_episodes",
+    "checkpoint_every", "keep_checkpoints", "eval_episodes", "groups_per_update", "episodes_per_update",
+    "critic_learning_rate", "value_clip", "max_parity",
 )  # fmt: skip
-_NOT_NEGATIVE = ("seed", "warmup", "weight_decay", "kl_coef", "entropy_coef", "eval_every")
+_NOT_NEGATIVE = (
+    "seed",
+    "warmup",
+    "weight_decay",
+    "kl_coef",
+    "entropy_coef",
+    "eval_every",
+    "critic_warmup",
+    "dynamic_sampling",
+)
 
 
 def check_ranges(config: Any) -> None:
@@ -208,11 +321,11 @@ def check_ranges(config: Any) -> None:
         ConfigError: One is out of its range.
     """
     for name in _POSITIVE:
-        value = getattr(config, name)
+        value = getattr(config, name, None)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} must be above 0, not {value!r}")
     for name in _NOT_NEGATIVE:
-        if not getattr(config, name) >= 0:
+        if not getattr(config, name, 0) >= 0:
             raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)!r}")
     if not 0 < config.clip_low <= 1:
         raise ConfigError(f"clip_low must lie in (0, 1], not {config.clip_low!r}")

@@ -102,7 +102,7 @@ def importance_weights(
         >>> importance_weights(trainer, sampler, mask, mode="mask", low=0.6, high=2.0).weights
         tensor([[0., 0., 1.]])
     """
-    _check(mode, level, geometric, low, high)
+    check_correction(mode, level, geometric, low, high)
     mask = mask.bool()
     known = mask & ~sampler_logprobs.isnan()
     delta = torch.where(known, trainer_logprobs, 0.0) - torch.where(known, sampler_logprobs, 0.0).to(trainer_logprobs)
@@ -117,7 +117,7 @@ def importance_weights(
     return _summary(limited, raw, beyond, delta, mask, mask.double() / size.double().clamp(min=1), mask & ~known)
 
 
-def _check(mode: Correction, level: Level, geometric: bool, low: float | None, high: float) -> None:
+def check_correction(mode: Correction, level: Level, geometric: bool, low: float | None, high: float) -> None:
     if mode not in get_args(Correction):
         raise ConfigError(f"mode must be one of {', '.join(get_args(Correction))}; got {mode!r}")
     if geometric and level == "token":

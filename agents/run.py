@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from agents.advantages import load_attribute
-from agents.checkpoint import latest, load_checkpoint, save_checkpoint
-from agents.config import TrainConfig
+from agents.checkpoint import Stateful, latest, load_checkpoint, read_state, save_checkpoint
+from agents.config import PPOConfig, TrainConfig
+from agents.critic import Critic
 from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
@@ -42,6 +43,8 @@ class Run:
         tokenizer: Its tokenizer.
         reference: The policy as it was before the first update; ``None`` where no penalty needs it.
         optimizer: Trains the policy.
+        critic: Says what a state is worth; ``None`` without a critic.
+        critic_optimizer: Trains the critic.
         envs: Where it plays.
         eval_envs: Where it is evaluated; ``None`` where it is not.
         rewards: What turns are worth.
@@ -60,6 +63,8 @@ class Run:
     tokenizer: Any
     reference: Any
     optimizer: torch.optim.Optimizer
+    critic: Critic | None
+    critic_optimizer: torch.optim.Optimizer | None
     envs: ToolVectorEnv
     eval_envs: ToolVectorEnv | None
     rewards: RewardSum
@@ -93,6 +98,14 @@ class Run:
         """What is trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint holds beside the policy."""
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer}
+        if self.critic is not None and self.critic_optimizer is not None:
+            parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
+        return parts
+
     def save(self) -> Path:
         """Write a checkpoint."""
         return save_checkpoint(
@@ -100,7 +113,7 @@ class Run:
             self.done,
             model=self.model,
             tokenizer=self.tokenizer,
-            optimizer=self.optimizer,
+            parts=self.parts,
             state={"config": self.config.to_json()},
             played_as=self.policy,
             keep=self.config.keep_checkpoints,
@@ -192,11 +205,13 @@ def open_run(
     reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef else None
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-    done = load_checkpoint(checkpoint, model=model, optimizer=optimizer)["update"] if checkpoint else 0
+    critic = Critic(model) if isinstance(config, PPOConfig) else None
+    critic_optimizer = None if critic is None else torch.optim.AdamW(critic.parameters(), weight_decay=0.0)
+    done = read_state(checkpoint)["update"] if checkpoint is not None else 0
     format = envs.envs[0].format
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
     run = Run(
-        config, model, tokenizer, reference, optimizer, envs, eval_envs, rewards,
+        config, model, tokenizer, reference, optimizer, critic, critic_optimizer, envs, eval_envs, rewards,
         encoder=ConversationEncoder(tokenizer, format),
         sampler=HFSampler(model, tokenizer, params, version=done),
         max_tokens=config.max_tokens or room_for_history(model, config.max_new_tokens),
@@ -205,6 +220,9 @@ def open_run(
         done=done,
         owned=owned,
     )  # fmt: skip
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, model=model, parts=run.parts)
+        run.sampler.sync(model, done)
     keep_updates(run.episodes_path, done)
     (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     return run

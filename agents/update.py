@@ -1,9 +1,9 @@
-"""The optimiser steps of an update, which GRPO and PPO share once each token has its advantage."""
+"""The optimiser steps of an update: of the policy, once each token has its advantage, and of PPO's critic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from agents.batch import TokenTensors
-from agents.config import TrainConfig
+from agents.config import PPOConfig, TrainConfig
+from agents.importance import importance_weights
 from agents.logprobs import action_logprobs
-from agents.losses import kl_estimate, masked_average, policy_loss, unit_count
+from agents.losses import explained_variance, kl_estimate, masked_average, policy_loss, unit_count, value_loss
 from agents.metrics import WeightedMeans
 from agents.run import Metrics, Run
+from toolenv.errors import SamplerError
 from toolenv.seeding import rng
 
 
@@ -28,18 +30,31 @@ class PolicyBatch:
         tokens: The tokens; ``tokens.logprobs`` are those that the sampler recorded.
         advantages: ``(B, L)`` float32.
         ref_logprobs: ``(B, L)`` float32 under the reference policy; ``None`` where no penalty needs them.
+        old_logprobs: ``(B, L)`` float32 under the trainer before the update; ``None``: the sampler's are as good.
+        weights: ``(B, L)``, how much each token's loss weighs; ``None``: 1.
     """
 
     tokens: TokenTensors
     advantages: torch.Tensor
     ref_logprobs: torch.Tensor | None = None
+    old_logprobs: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     def rows(self, index: list[int], device: torch.device) -> PolicyBatch:
         """A micro-batch, on the model's device, without columns that are padding in all of its rows."""
         tokens = self.tokens.rows(index)
         width = tokens.input_ids.shape[1]
-        ref_logprobs = None if self.ref_logprobs is None else self.ref_logprobs[index][:, :width].to(device)
-        return PolicyBatch(tokens.to(device), self.advantages[index][:, :width].to(device), ref_logprobs)
+
+        def cut(grid: torch.Tensor | None) -> torch.Tensor | None:
+            return None if grid is None else grid[index][:, :width].to(device)
+
+        return PolicyBatch(
+            tokens.to(device),
+            self.advantages[index][:, :width].to(device),
+            cut(self.ref_logprobs),
+            cut(self.old_logprobs),
+            cut(self.weights),
+        )
 
 
 def minibatches(config: TrainConfig, update: int, rows: int) -> Iterator[NDArray[np.int64]]:
@@ -113,12 +128,118 @@ def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
     """
     config, means = run.config, WeightedMeans()
     rate = warmed_up(config, config.learning_rate, update)
+    batch, seen = _corrected(run, batch)
     parity: float | None = None
     for minibatch in minibatches(config, update, len(batch.advantages)):
         drift = _accumulate(run, batch, minibatch, means)
-        parity = drift if parity is None else parity  # after a step the two differ on purpose
+        if parity is None:  # after a step the two differ on purpose
+            parity = drift
+            check_parity(config, drift)
         means.add(1.0, grad_norm=take_step(run.optimizer, rate, config.max_grad_norm))
-    return {**means.metrics(), "parity_max": parity, "learning_rate": rate}
+    return {**means.metrics(), **seen, "parity_max": parity, "learning_rate": rate}
+
+
+def check_parity(config: TrainConfig, drift: float) -> None:
+    """Stop before a step is taken on probabilities that are not the sampler's.
+
+    Raises:
+        SamplerError: Sampler and trainer differ by more than the settings allow.
+    """
+    if not drift <= config.parity_limit:
+        raise SamplerError(
+            f"the sampler's log-probability of a token differs from the trainer's by {drift:.3g}, more than "
+            f"{config.parity_limit:g} (max_parity): they do not see the same weights, tokens or temperature; the "
+            "weights are as they were before this update"
+        )
+
+
+def _corrected(run: Run, batch: PolicyBatch) -> tuple[PolicyBatch, Metrics]:
+    """The batch with weights for the mismatch of sampler and trainer, where they are asked for; and their metrics."""
+    config = run.config
+    if config.correction == "none":
+        return batch, {}
+    tokens = batch.tokens
+    old_logprobs = batch_logprobs(run, run.model, tokens)
+    found = importance_weights(
+        old_logprobs,
+        tokens.logprobs,
+        tokens.action_mask,
+        mode=config.correction,
+        level=config.correction_level,
+        geometric=config.correction_geometric,
+        low=config.correction_low,
+        high=config.correction_high,
+        turn_ids=tokens.turn_ids,
+    )
+    names = ("mean", "max", "limited", "effective_share", "mean_delta", "max_delta", "unknown")
+    seen = {f"mismatch/{name}": getattr(found, name) for name in names}
+    return replace(batch, old_logprobs=old_logprobs, weights=found.weights), seen
+
+
+@dataclass(frozen=True, slots=True)
+class ValueBatch:
+    """What a critic learns from: B rollouts of at most L tokens.
+
+    Attributes:
+        tokens: The tokens.
+        values: ``(B, L)`` float32, the critic's values before the update.
+        returns: ``(B, L)`` float32, what they should have been.
+        mask: ``(B, L)`` bool, the tokens whose value is learned.
+    """
+
+    tokens: TokenTensors
+    values: torch.Tensor
+    returns: torch.Tensor
+    mask: torch.Tensor
+
+    def rows(self, index: list[int], device: torch.device) -> ValueBatch:
+        """A micro-batch, on the model's device, without columns that are padding in all of its rows."""
+        tokens = self.tokens.rows(index)
+        width = tokens.input_ids.shape[1]
+        grids = (grid[index][:, :width].to(device) for grid in (self.values, self.returns, self.mask))
+        return ValueBatch(tokens.to(device), *grids)
+
+
+@torch.no_grad()
+def batch_values(run: Run, tokens: TokenTensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """The critic's values ``(B, L)`` of all rollouts, and ``(B,)`` after their last tokens, on the CPU."""
+    assert run.critic is not None
+    values, last = torch.zeros(tokens.input_ids.shape), torch.zeros(len(tokens.input_ids))
+    for rows in micro_batches(run.config, tokens, np.arange(len(last))):
+        part_values, part_last = run.critic(tokens.rows(rows).to(run.device))
+        values[rows, : part_values.shape[1]], last[rows] = part_values.cpu(), part_last.cpu()
+    return values, last
+
+
+def update_critic(run: Run, batch: ValueBatch, update: int) -> Metrics:
+    """Take the critic's optimiser steps of an update, in the same minibatches as the policy's.
+
+    Args:
+        run: The run.
+        batch: What is learned from.
+        update: Number of the update.
+
+    Returns:
+        Metrics of the loss. ``explained_variance`` is that of the values before these steps.
+    """
+    config, means = run.config, WeightedMeans()
+    assert isinstance(config, PPOConfig)
+    assert run.critic is not None
+    assert run.critic_optimizer is not None
+    rate = warmed_up(config, config.critic_learning_rate, update)
+    for minibatch in minibatches(config, update, len(batch.values)):
+        count, total = float(batch.mask[minibatch].sum()), 0.0
+        for rows in micro_batches(config, batch.tokens, minibatch):
+            part = batch.rows(rows, run.device)
+            values, _ = run.critic(part.tokens)
+            step = value_loss(values, part.values, part.returns, part.mask, clip=config.value_clip, count=count)
+            step.loss.backward()  # type: ignore[no-untyped-call]
+            total += step.loss.item()
+            means.add(step.tokens, value_clip_fraction=step.clip_fraction)
+        norm = take_step(run.critic_optimizer, rate, config.max_grad_norm)
+        means.add(1.0, value_loss=total, critic_grad_norm=norm)
+    explained = explained_variance(batch.values, batch.returns, batch.mask)
+    return {**means.metrics(), **({} if explained is None else {"explained_variance": explained})}
 
 
 def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], means: WeightedMeans) -> float:
@@ -160,7 +281,7 @@ def _loss(
     average = partial(masked_average, mask=mask, normalizer=config.normalizer, turn_ids=turn_ids, count=count)
     policy = policy_loss(
         logprobs,
-        part.tokens.logprobs,
+        part.tokens.logprobs if part.old_logprobs is None else part.old_logprobs,
         part.advantages,
         mask,
         clip_low=config.clip_low,
@@ -168,6 +289,7 @@ def _loss(
         dual_clip=config.dual_clip,
         ratio=config.ratio,
         turn_ids=turn_ids,
+        weights=part.weights,
         normalizer=config.normalizer,
         count=count,
     )
@@ -185,6 +307,7 @@ def _loss(
     if part.ref_logprobs is not None:
         with torch.no_grad():
             seen["kl_reference"] = float(masked_average(kl_estimate(logprobs, part.ref_logprobs, "k3"), mask))
-        loss = loss + config.kl_coef * average(kl_estimate(logprobs, part.ref_logprobs, "k2"))
+        if config.kl_in_loss:
+            loss = loss + config.kl_coef * average(kl_estimate(logprobs, part.ref_logprobs, "k2"))
     means.add(policy.tokens, **seen)
     return loss

@@ -34,7 +34,7 @@ def advance(model, optimizer, ids):
 
 
 def save(directory, update, model, optimizer, **options):
-    return save_checkpoint(directory, update, model=model, tokenizer=peek_tokenizer(), optimizer=optimizer, **options)
+    return save_checkpoint(directory, update, model=model, tokenizer=peek_tokenizer(), parts={"optimizer": optimizer}, **options)
 
 
 def same(a, b):
@@ -47,7 +47,7 @@ def test_what_is_loaded_goes_on_bitwise(tmp_path):
     path = save(tmp_path, 7, model, optimizer, state={"note": "x"})
     other, other_optimizer = trained(seed=1, steps=1)
     assert not same(model, other)
-    assert load_checkpoint(path, model=other, optimizer=other_optimizer) == {"note": "x", "update": 7}
+    assert load_checkpoint(path, model=other, parts={"optimizer": other_optimizer}) == {"note": "x", "update": 7}
     assert same(model, other)
     for each, its_optimizer in ((model, optimizer), (other, other_optimizer)):
         advance(each, its_optimizer, [2, 8, 9])
@@ -78,7 +78,7 @@ def test_an_adapter_goes_on_bitwise(tmp_path):
     path = save(tmp_path, 3, model, optimizer)
     other, other_optimizer = adapted(seed=1, steps=1)
     assert not same(model, other)
-    assert load_checkpoint(path, model=other, optimizer=other_optimizer)["update"] == 3
+    assert load_checkpoint(path, model=other, parts={"optimizer": other_optimizer})["update"] == 3
     assert same(model, other)
     advance(model, optimizer, [2, 8, 9])
     advance(other, other_optimizer, [2, 8, 9])

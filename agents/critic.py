@@ -1,0 +1,43 @@
+"""The critic of PPO: what the rest of an episode is worth, seen from each token that the policy wrote."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from agents.batch import TokenTensors
+
+
+class Critic(torch.nn.Module):
+    """A decoder of its own, which starts as the policy's, and one linear output, which starts at 0.
+
+    Args:
+        model: The policy: a transformers causal language model.
+
+    Example:
+        >>> critic = Critic(model)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.decoder = copy.deepcopy(model.get_decoder()).requires_grad_(True)
+        weight = next(self.decoder.parameters())
+        self.head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=weight.device)
+        torch.nn.init.zeros_(self.head.weight)
+
+    def forward(self, tokens: TokenTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values of B packed rollouts of at most L tokens.
+
+        Returns:
+            ``(B, L)`` float32, the value of the state before each action token, 0 elsewhere; and ``(B,)``, that of the
+            state after a row's last token.
+        """
+        hidden = self.decoder(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False
+        ).last_hidden_state
+        states: torch.Tensor = self.head(hidden.float()).squeeze(-1)
+        values = torch.nn.functional.pad(states[:, :-1], (1, 0)).masked_fill(~tokens.action_mask, 0.0)
+        last = tokens.attention_mask.sum(dim=1, keepdim=True) - 1
+        return values, states.gather(1, last).squeeze(1)

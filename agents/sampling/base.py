@@ -60,6 +60,25 @@ class Generation:
     version: int = 0
 
 
+def check_prompts(prompts: Sequence[TokenHistory], seeds: Sequence[int]) -> None:
+    """Refuse what no sampler can answer.
+
+    Raises:
+        ConfigError: Not one seed a prompt, or an empty prompt.
+    """
+    if len(prompts) != len(seeds):
+        raise ConfigError(f"generate needs one seed a prompt, {len(prompts)}; got {len(seeds)}")
+    if not all(len(prompt) for prompt in prompts):
+        raise ConfigError("generate needs prompts of at least one token")
+
+
+def action_text(tokenizer: Any, ids: Sequence[int], ends: frozenset[int]) -> str:
+    """What the ids of an action say, without the end token."""
+    spoken = ids[:-1] if ids[-1] in ends else ids
+    text: str = tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
 class Sampler(Protocol):
     """Draws actions from a policy."""
 
@@ -80,7 +99,13 @@ class Sampler(Protocol):
 
 
 class SyncedSampler(Sampler, Protocol):
-    """A sampler that follows a model which is trained; what every trainer needs."""
+    """A sampler that follows a model which is trained; what every trainer needs.
+
+    Attributes:
+        params: How it samples.
+    """
+
+    params: SamplingParams
 
     @property
     def version(self) -> int:

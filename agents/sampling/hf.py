@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from agents.sampling.base import Generation, SamplingParams
+from agents.sampling.base import Generation, SamplingParams, action_text, check_prompts
 from agents.sampling.kv import CachedRow, KVBatch
+from agents.sampling.stops import StopStrings
 from agents.sampling.weights import copy_weights, plain
 from agents.tokens import TokenHistory, end_ids
 from toolenv.errors import ConfigError, SamplerError
@@ -67,21 +68,18 @@ class HFSampler:
         self.version = version
         # A sliding window counts columns, and a reused row has a hole between its old columns and its new ones.
         self.reuse = reuse and getattr(config, "sliding_window", None) is None
-        self.end_ids = frozenset(end_ids(tokenizer)) | _configured_ends(model)
+        self.end_ids = frozenset(end_ids(tokenizer)) | configured_ends(model)
         self._num_layers: int = config.num_hidden_layers
-        self._stops = _StopStrings(tokenizer, params.stop)
+        self._stops = StopStrings(tokenizer, params.stop)
         self._cached: WeakKeyDictionary[TokenHistory, CachedRow] = WeakKeyDictionary()
         self._stamp: tuple[int, int] | None = None
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[TokenHistory], *, seeds: Sequence[int]) -> list[Generation]:
         """Draw one action for each history; see ``Sampler``."""
-        if len(prompts) != len(seeds):
-            raise ConfigError(f"generate needs one seed a prompt, {len(prompts)}; got {len(seeds)}")
+        check_prompts(prompts, seeds)
         if not prompts:
             return []
-        if not all(len(prompt) for prompt in prompts):
-            raise ConfigError("generate needs prompts of at least one token")
         was_training = self.model.training
         self.model.eval()
         try:
@@ -198,8 +196,7 @@ class HFSampler:
 
     def _generation(self, row: _Row) -> Generation:
         assert row.finish_reason is not None
-        spoken = row.ids[:-1] if row.ids[-1] in self.end_ids else row.ids
-        text = self.tokenizer.decode(spoken, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = action_text(self.tokenizer, row.ids, self.end_ids)
         return Generation(tuple(row.ids), tuple(row.logprobs), text, row.finish_reason, self.version)
 
 
@@ -221,34 +218,7 @@ def _chunks(
     yield chunk
 
 
-class _StopStrings:
-    """Finds stop strings in the tail of an action, decoding only where a token could complete one."""
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
-        self.stop = tuple(stop)
-        self.longest = max(map(len, self.stop), default=0)
-        self.last_characters = {text[-1] for text in self.stop}
-        # A character beyond ASCII may be spread over several tokens.
-        self.always = any(not character.isascii() for character in self.last_characters)
-        self.could_end: dict[int, bool] = {}
-
-    def complete(self, ids: Sequence[int]) -> bool:
-        """Whether a stop string stands in the last tokens, which the last one completed."""
-        if not self.stop:
-            return False
-        last = ids[-1]
-        if last not in self.could_end:
-            text = self.tokenizer.decode([last])
-            self.could_end[last] = self.always or any(character in text for character in self.last_characters)
-        if not self.could_end[last]:
-            return False
-        # Tokens of one incomplete character decode to nothing sensible, so some more than the longest string.
-        tail = self.tokenizer.decode(ids[-self.longest - 4 :], clean_up_tokenization_spaces=False)
-        return any(text in tail for text in self.stop)
-
-
-def _configured_ends(model: Any) -> frozenset[int]:
+def configured_ends(model: Any) -> frozenset[int]:
     """End tokens that the model's generation settings name."""
     ends = getattr(model.generation_config, "eos_token_id", None) if hasattr(model, "generation_config") else None
     return frozenset([ends] if isinstance(ends, int) else ends or ())

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from agents.sharding import full
 from toolenv.errors import ConfigError
 
 
 def plain(model: Any) -> Any:
     """The transformers model under a PEFT model, and any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFacts:
+    """What is known of a weight without gathering it.
+
+    Attributes:
+        name: As in a checkpoint.
+        dtype: Its type.
+        shape: Its whole shape.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
 
 @torch.no_grad()
@@ -36,21 +53,26 @@ def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         >>> [name for name, _ in named_weights(torch.nn.Linear(2, 1))]
         ['weight', 'bias']
     """
+    for name, parameter, layer in _parameters(model):
+        weight = full(parameter.detach())
+        yield name, weight if layer is None or not name.endswith(".weight") else _merged(layer, weight)
+
+
+def weight_facts(model: Any) -> list[WeightFacts]:
+    """What ``named_weights`` is going to yield, in its order, with nothing gathered or merged."""
+    return [WeightFacts(name, parameter.dtype, tuple(parameter.shape)) for name, parameter, _ in _parameters(model)]
+
+
+def _parameters(model: Any) -> Iterator[tuple[str, torch.Tensor, Any]]:
+    """Parameters of the plain model under its names, each with the adapted layer that it belongs to, if any."""
     layers = _adapted_layers(model)
     for name, parameter in plain(model).named_parameters():
         owner, _, kind = name.rpartition(".")
         adapted = owner.removesuffix(".base_layer")
         if adapted != owner and adapted in layers:
-            yield f"{adapted}.{kind}", _merged(layers[adapted], whole(parameter), kind)
+            yield f"{adapted}.{kind}", parameter, layers[adapted]
         elif not any(name.startswith(f"{layer}.") for layer in layers):
-            yield name, whole(parameter)
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor without its gradient; of a sharded one, all of it (every rank has to ask)."""
-    gather = getattr(tensor, "full_tensor", None)
-    gathered: torch.Tensor = tensor.detach() if gather is None else gather().detach()
-    return gathered
+            yield name, parameter, None
 
 
 @torch.no_grad()
@@ -66,7 +88,7 @@ def copy_weights(source: Any, target: Any) -> None:
     """
     own = dict(target.named_parameters())
     alike = own.keys() == dict(source.named_parameters()).keys()
-    weights = ((n, whole(p)) for n, p in source.named_parameters()) if alike else named_weights(source)
+    weights = ((n, full(p.detach())) for n, p in source.named_parameters()) if alike else named_weights(source)
     missing = set(own)
     for name, weight in weights:
         if name not in own or own[name].shape != weight.shape:
@@ -104,9 +126,9 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
     return layers
 
 
-def _merged(layer: Any, weight: torch.Tensor, kind: str) -> torch.Tensor:
+def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
     """A base weight with its active adapters."""
-    if kind != "weight" or layer.disable_adapters or layer.merged:
+    if layer.disable_adapters or layer.merged:
         return weight
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A or adapter in layer.lora_embedding_A:

@@ -32,16 +32,19 @@ from agents.advantages.making import (
 )
 from agents.advantages.placement import trm_ppo_rewards
 from agents.advantages.turn import Normalize, Pool, igpo, matchtir, mt_grpo, rebn, trm_grpo, turn_loo
+from agents.check import EstimatorError, check_estimator
 
 __all__ = [
     "ESTIMATORS",
     "NEEDS",
     "TOKEN_ESTIMATORS",
     "AdvantageEstimator",
+    "EstimatorError",
     "Floats",
     "Normalize",
     "Pool",
     "TokenEstimator",
+    "check_estimator",
     "dr_grpo",
     "gigpo",
     "grpo",

@@ -8,6 +8,7 @@ U+FFFD.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,15 +19,28 @@ SAMPLE_ACTION = "(what the model wrote)"
 """Stands for an action where a template is tried out."""
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of plain text: no special token, whatever the text says."""
-    encoded = tokenizer(without_surrogates(text), add_special_tokens=False, split_special_tokens=True, verbose=False)
+_encoding = threading.Lock()
+"""A tokenizer holds the settings of its last call: one thread would read special tokens in what another calls text."""
+
+
+def encode_text(tokenizer: Any, text: str, *, opening: bool = False) -> list[int]:
+    """Tokens of plain text: no special token, whatever the text says.
+
+    Args:
+        tokenizer: A transformers tokenizer; threads may share it.
+        text: Any string.
+        opening: Add what the tokenizer puts before the first text, such as a token for its beginning.
+    """
+    text = without_surrogates(text)
+    with _encoding:
+        encoded = tokenizer(text, add_special_tokens=opening, split_special_tokens=True, verbose=False)
     return list(encoded["input_ids"])
 
 
 def encode_markup(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a template's own text, whose special tokens count."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    with _encoding:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def check_text_stays_text(tokenizer: Any) -> None:

@@ -16,6 +16,7 @@ import copy
 import decimal
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -104,12 +105,15 @@ def _size(value: Any) -> float:
         return 0.0
 
 
+_calculating, _loading = threading.Lock(), threading.RLock()
+
+
 @contextmanager
 def _kept_precision() -> Iterator[None]:
-    """``MathAPI`` sets the precision of all arithmetic in the process; it is set back."""
+    """``MathAPI`` sets the precision of all arithmetic in the process; it is set back, and one thread at a time."""
     import mpmath  # type: ignore[import-untyped]
 
-    with decimal.localcontext(), mpmath.workdps(mpmath.mp.dps):
+    with _calculating, decimal.localcontext(), mpmath.workdps(mpmath.mp.dps):
         yield
 
 
@@ -125,7 +129,8 @@ def _as_text(result: Any) -> str:
 def _api_class(folder: Path, name: str) -> Any:
     if name not in API_FILES:
         raise DataError(f"BFCL has no API {name!r}; it has {', '.join(API_FILES)}")
-    return getattr(_module(folder, API_FILES[name]), name)
+    with _loading:  # two threads would make two modules of one file, and what is equal in one differs in the other
+        return getattr(_module(folder, API_FILES[name]), name)
 
 
 @cache

@@ -52,11 +52,12 @@ class Hermes:
     def prompt(self, instruction: str, task: Task, schemas: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         """System message with the tools, then the task's history and its prompt."""
         key = (instruction, list(schemas))
-        if key != self._filled[0]:
+        filled = self._filled  # read once, for environments in other threads may share the format
+        if key != filled[0]:
             tools = "\n".join(json.dumps({"type": "function", "function": schema}) for schema in schemas)
             system = Template(self.system).safe_substitute(instruction=instruction, tools=tools)
-            self._filled = (key, Message("system", system))
-        return (self._filled[1], *task.history, Message("user", task.prompt))
+            filled = self._filled = (key, Message("system", system))
+        return (filled[1], *task.history, Message("user", task.prompt))
 
     def parse(self, action: str) -> Parsed:
         """Read calls and an answer from tags outside of ``<think>``."""

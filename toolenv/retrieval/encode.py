@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -50,13 +51,17 @@ class Encoder(Protocol):
         ...
 
 
+_encoding = threading.Lock()
+"""Threads encode one after the other: they share a tokenizer, the cache and the processor."""
+
+
 class TransformerEncoder:
     """A sentence encoder that transformers loads: mean pooling, then length 1.
 
     Texts are batched with others of exactly their own number of tokens. So no batch is padded, which costs nothing
     and keeps a text's vector the same, to the last bit on a CPU, whatever it is batched with.
 
-    The model is loaded on first use. Vectors of queries are cached.
+    The model is loaded on first use. Vectors of queries are cached. Threads may share an encoder.
 
     Args:
         name_or_path: Folder of the model; or its name on a model hub, which is then asked for it.
@@ -103,8 +108,11 @@ class TransformerEncoder:
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> NDArray[np.float32]:
         """Vectors ``(N, D)``, float32, of length 1; see ``Encoder``."""
         prefixed = [self.prefixes[kind] + clean_text(text, MAX_CHARS) for text in texts]
-        if kind == "passage":
-            return self._forward(prefixed)
+        with _encoding:
+            return self._forward(prefixed) if kind == "passage" else self._encode_queries(prefixed)
+
+    def _encode_queries(self, prefixed: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of queries, from the cache where they are in it."""
         new = [text for text in dict.fromkeys(prefixed) if text not in self._cache]
         known = dict(zip(new, self._forward(new), strict=True)) if new else {}
         vectors = [known[text] if text in known else self._cache[text] for text in prefixed]

@@ -1,9 +1,9 @@
-"""Play episodes: a policy against environments, in lock-step, with every token kept as it was made."""
+"""Play episodes: a policy against environments, with every token kept as it was made."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,97 @@ class CollectResult:
 
 
 @dataclass(slots=True)
-class _Running:
-    """An episode that is being played in a slot."""
+class Running:
+    """An episode that is being played.
 
-    index: int
-    history: TokenHistory = field(default_factory=TokenHistory)
+    Attributes:
+        position: Its place among the seeds.
+        tokens: Its tokens so far.
+        finish_reasons: How its actions ended, one a turn.
+    """
+
+    position: int
+    tokens: TokenHistory = field(default_factory=TokenHistory)
     finish_reasons: list[str] = field(default_factory=list)
+
+    def append(self, generation: Generation) -> None:
+        """Take in the next action."""
+        self.tokens.append_action(generation.ids, generation.logprobs, generation.version)
+        self.finish_reasons.append(generation.finish_reason)
+
+    def ended_as(self, episode: Episode) -> Rollout:
+        """The finished rollout."""
+        return Rollout(episode, self.tokens, tuple(self.finish_reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What is to be played, and what is the same however it is played: ``collect`` explains each argument.
+
+    Raises:
+        ConfigError: Environments that reset by themselves, a format that is not the encoder's, not one task or index a
+            seed, or an index that comes twice.
+    """
+
+    envs: ToolVectorEnv
+    seeds: Sequence[int]
+    encoder: ConversationEncoder
+    sampler_seed: int
+    tasks: Sequence[str | int] | None = None
+    max_tokens: int | None = None
+    indices: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        envs, count = self.envs, len(self.seeds)
+        if envs.autoreset_mode != AutoresetMode.DISABLED:
+            raise ConfigError(
+                f"collect resets by hand; make envs with autoreset_mode=DISABLED, not {envs.autoreset_mode}"
+            )
+        if envs.envs[0].format.name != self.encoder.format.name:
+            raise ConfigError(f"the envs speak {envs.envs[0].format.name!r}, the encoder {self.encoder.format.name!r}")
+        if self.tasks is not None and len(self.tasks) != count:
+            raise ConfigError(f"tasks must be one a seed, {count}; got {len(self.tasks)}")
+        if self.indices is not None and (len(self.indices) != count or len(set(self.indices)) != count):
+            raise ConfigError(
+                f"indices must be one a seed, {count}, and differ, since each names a random stream; "
+                f"got {len(self.indices)}, {len(set(self.indices))} of them different"
+            )
+
+    def draw_seed(self, run: Running) -> int:
+        """Seed of the next draw, which the episode's index and turn name, not when or where it is played."""
+        index = run.position if self.indices is None else int(self.indices[run.position])
+        return derive(self.sampler_seed, index, run.tokens.num_turns)
+
+    def task(self, position: int) -> str | int | None:
+        """The task that was chosen by hand, if any."""
+        return None if self.tasks is None else self.tasks[position]
+
+    def start(self, run: Running, episode: Episode) -> str | None:
+        """Append the prompt; returns why the episode cannot be played, ``None`` where it can."""
+        run.tokens.append_context(self.encoder.encode_prompt(episode.prompt))
+        if self._too_long(len(run.tokens)):
+            return f"the prompt has {len(run.tokens)} tokens; max_tokens is {self.max_tokens}"
+        return None
+
+    def observe(self, run: Running, episode: Episode) -> bool:
+        """Append the last observation; ``False`` where it does not fit the budget."""
+        closed = self.encoder.is_closed(run.tokens)
+        ids = self.encoder.encode_observation(episode.turns[-1].observation, closed=closed)
+        if self._too_long(len(run.tokens) + len(ids)):
+            return False
+        run.tokens.append_context(ids)
+        return True
+
+    def result(self, ended: Mapping[int, Rollout | str]) -> CollectResult:
+        """All that has ended, by position: a rollout, or why it was dropped."""
+        in_order = sorted(ended.items())
+        return CollectResult(
+            rollouts=[rollout for _, rollout in in_order if isinstance(rollout, Rollout)],
+            dropped=[(int(self.seeds[position]), why) for position, why in in_order if isinstance(why, str)],
+        )
+
+    def _too_long(self, tokens: int) -> bool:
+        return self.max_tokens is not None and tokens > self.max_tokens
 
 
 def collect(
@@ -71,56 +156,45 @@ def collect(
     tasks: Sequence[str | int] | None = None,
     max_tokens: int | None = None,
     progress: Progress | None = None,
+    indices: Sequence[int] | None = None,
 ) -> CollectResult:
-    """Play one episode a seed.
+    """Play one episode a seed, in lock-step.
 
     All running episodes take their turns together: one ``generate`` and one ``envs.step``, hence one ``execute``, a
-    turn. An episode that ends gives its slot to the next seed.
+    turn. An episode that ends gives its slot to the next seed. Where tools are slow, ``collect_async`` plays the same
+    episodes in less time.
 
     Args:
         sampler: The policy.
         envs: Environments, with ``autoreset_mode=DISABLED``; any number.
         seeds: A seed names a task; a repeated seed is a group, whose episodes differ by what is sampled.
         encoder: Writes the tokens of prompts and observations.
-        sampler_seed: With an episode's position among the seeds and its turn, the seed of a draw.
+        sampler_seed: With an episode's index and its turn, the seed of a draw.
         tasks: Ids or indices of tasks, one a seed, which then choose instead of the seeds: for evaluation.
         max_tokens: Longest history that the sampler is given. An episode that grows longer is truncated with reason
             ``"token_budget"``, without the observation that did not fit. Together with an action it is at most
             ``max_tokens + max_new_tokens`` long.
         progress: Called with the number of episodes that have ended, and of all.
+        indices: The index of each episode, one a seed; by default its position among the seeds. Processes that share a
+            batch give the positions in the whole batch, and together sample what one process would.
 
     Raises:
-        ConfigError: Environments that reset by themselves, a format that is not the encoder's, or not one task a seed.
+        ConfigError: Environments that reset by themselves, a format that is not the encoder's, not one task or index a
+            seed, or an index that comes twice.
         SamplerError: The sampler failed.
     """
-    if envs.autoreset_mode != AutoresetMode.DISABLED:
-        raise ConfigError(f"collect resets by hand; make envs with autoreset_mode=DISABLED, not {envs.autoreset_mode}")
-    if envs.envs[0].format.name != encoder.format.name:
-        raise ConfigError(f"the envs speak {envs.envs[0].format.name!r}, the encoder {encoder.format.name!r}")
-    if tasks is not None and len(tasks) != len(seeds):
-        raise ConfigError(f"tasks must be one a seed, {len(seeds)}; got {len(tasks)}")
-    return _Collector(sampler, envs, seeds, encoder, sampler_seed, tasks, max_tokens, progress).run()
+    assignment = Assignment(envs, seeds, encoder, sampler_seed, tasks, max_tokens, indices)
+    return _LockStep(sampler, assignment, progress).run()
 
 
-class _Collector:
+class _LockStep:
     """The state of one ``collect``: slots, and what has ended."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        envs: ToolVectorEnv,
-        seeds: Sequence[int],
-        encoder: ConversationEncoder,
-        sampler_seed: int,
-        tasks: Sequence[str | int] | None,
-        max_tokens: int | None,
-        progress: Progress | None,
-    ) -> None:
-        self.sampler, self.envs, self.encoder = sampler, envs, encoder
-        self.seeds, self.tasks, self.sampler_seed = seeds, tasks, sampler_seed
-        self.max_tokens, self.progress = max_tokens, progress
-        self.queue = deque(range(len(seeds)))
-        self.slots: dict[int, _Running] = {}
+    def __init__(self, sampler: Sampler, assignment: Assignment, progress: Progress | None) -> None:
+        self.sampler, self.assignment, self.progress = sampler, assignment, progress
+        self.envs = assignment.envs
+        self.queue = deque(range(len(assignment.seeds)))
+        self.slots: dict[int, Running] = {}
         self.ended: dict[int, Rollout | str] = {}
 
     def run(self) -> CollectResult:
@@ -128,21 +202,18 @@ class _Collector:
         self._fill(range(self.envs.num_envs))
         while self.slots:
             self._turn()
-        rollouts = [r for _, r in sorted(self.ended.items()) if isinstance(r, Rollout)]
-        dropped = [(int(self.seeds[i]), r) for i, r in sorted(self.ended.items()) if isinstance(r, str)]
-        return CollectResult(rollouts, dropped)
+        return self.assignment.result(self.ended)
 
     def _turn(self) -> None:
         """One turn of every running episode."""
         order = sorted(self.slots)
         running = [self.slots[slot] for slot in order]
         generations = self.sampler.generate(
-            [r.history for r in running],
-            seeds=[derive(self.sampler_seed, r.index, r.history.num_turns) for r in running],
+            [run.tokens for run in running], seeds=[self.assignment.draw_seed(run) for run in running]
         )
         actions = [""] * self.envs.num_envs
         for slot, run, generation in zip(order, running, generations, strict=True):
-            _append(run, generation)
+            run.append(generation)
             actions[slot] = generation.text
         _, _, terminated, truncated, info = self.envs.step(actions)
         failed = info.get("_failure", np.zeros(self.envs.num_envs, dtype=np.bool_))
@@ -151,67 +222,50 @@ class _Collector:
                 self._end(slot, str(info["failure"][slot]))
             elif terminated[slot]:
                 self._end(slot)
-            elif not self._observe(slot) or truncated[slot]:
+            elif not self.assignment.observe(self.slots[slot], self.envs.envs[slot].episode) or truncated[slot]:
                 self.envs.truncate(slot, "token_budget")  # no effect where the environment has cut it already
                 self._end(slot)
         self._fill([slot for slot in order if slot not in self.slots])
 
-    def _observe(self, slot: int) -> bool:
-        """Append the last observation; ``False`` where it does not fit the budget."""
-        run = self.slots[slot]
-        observation = self.envs.envs[slot].episode.turns[-1].observation
-        ids = self.encoder.encode_observation(observation, closed=self.encoder.is_closed(run.history))
-        if self._too_long(len(run.history) + len(ids)):
-            return False
-        run.history.append_context(ids)
-        return True
-
     def _end(self, slot: int, failure: str | None = None) -> None:
         run = self.slots.pop(slot)
-        episode = self.envs.envs[slot].episode
         # A failure may have nothing to say, and is one all the same.
-        played = Rollout(episode, run.history, tuple(run.finish_reasons))
-        self.ended[run.index] = played if failure is None else failure
+        self.ended[run.position] = run.ended_as(self.envs.envs[slot].episode) if failure is None else failure
         if self.progress is not None:
-            self.progress(len(self.ended), len(self.seeds))
+            self.progress(len(self.ended), len(self.assignment.seeds))
 
     def _fill(self, free: Sequence[int]) -> None:
         """Start the next episodes of the queue in free slots."""
         while free and self.queue:
-            taken = {slot: _Running(self.queue.popleft()) for slot in free[: len(self.queue)]}
-            self._reset({slot: run.index for slot, run in taken.items()})
+            taken = {slot: Running(self.queue.popleft()) for slot in free[: len(self.queue)]}
+            self._reset({slot: run.position for slot, run in taken.items()})
             self.slots.update(taken)
             for slot, run in taken.items():
-                run.history.append_context(self.encoder.encode_prompt(self.envs.envs[slot].episode.prompt))
-                if self._too_long(len(run.history)):
+                problem = self.assignment.start(run, self.envs.envs[slot].episode)
+                if problem is not None:
                     self.envs.truncate(slot, "token_budget")
-                    self._end(slot, f"the prompt has {len(run.history)} tokens; max_tokens is {self.max_tokens}")
+                    self._end(slot, problem)
             free = [slot for slot in taken if slot not in self.slots]
 
-    def _reset(self, indices: dict[int, int]) -> None:
-        """Reset some slots, each to the episode of its index."""
-        slots = range(self.envs.num_envs)
-        options: dict[str, Any] = {"reset_mask": np.array([slot in indices for slot in slots])}
-        if self.tasks is not None:
-            options["task"] = [self.tasks[indices[slot]] if slot in indices else None for slot in slots]
-        seeds = [int(self.seeds[indices[slot]]) if slot in indices else None for slot in slots]
-        self.envs.reset(seed=seeds, options=options)
+    def _reset(self, positions: dict[int, int]) -> None:
+        """Reset some slots, each to the episode of its position."""
+        slots, seeds = range(self.envs.num_envs), self.assignment.seeds
+        options: dict[str, Any] = {
+            "reset_mask": np.array([slot in positions for slot in slots]),
+            "task": [self.assignment.task(positions[slot]) if slot in positions else None for slot in slots],
+        }
+        self.envs.reset(
+            seed=[int(seeds[positions[slot]]) if slot in positions else None for slot in slots], options=options
+        )
 
     def _close_spare_slots(self) -> None:
         """End the episodes of slots that this run does not need: ``step`` must have nothing to play there."""
-        spare = range(len(self.seeds), self.envs.num_envs)
+        used = len(self.assignment.seeds)
+        spare = range(used, self.envs.num_envs)
         if spare:
-            self.envs.reset(seed=0, options={"reset_mask": np.arange(self.envs.num_envs) >= len(self.seeds)})
+            self.envs.reset(seed=0, options={"reset_mask": np.arange(self.envs.num_envs) >= used})
         for slot in spare:
             self.envs.truncate(slot, "unused")
-
-    def _too_long(self, tokens: int) -> bool:
-        return self.max_tokens is not None and tokens > self.max_tokens
-
-
-def _append(run: _Running, generation: Generation) -> None:
-    run.history.append_action(generation.ids, generation.logprobs, generation.version)
-    run.finish_reasons.append(generation.finish_reason)
 
 
 def play(env: gym.Env[Any, str], agent: ScriptedAgent, seed: int | None = None) -> Episode:

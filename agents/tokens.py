@@ -139,8 +139,7 @@ class ConversationEncoder:
         if self.tokenizer.chat_template:
             safe, mark = self._shield(messages)
             return self._encode_template(self._render(safe, generate=True), mark)
-        text = "\n".join(without_surrogates(message.content) for message in messages)
-        return list(self.tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"])
+        return encode_text(self.tokenizer, "\n".join(message.content for message in messages), opening=True)
 
     def encode_observation(self, messages: Sequence[Message], *, closed: bool) -> list[int]:
         """Tokens between a sampled action and the next one.

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from agents.sampling.base import Generation
 from agents.tokens import TokenHistory
+from rewards.chat import encode_markup
 from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import InfrastructureError, ToolError
@@ -127,5 +128,5 @@ class TextSampler:
         ]
 
     def _say(self, text: str, seed: int) -> Generation:
-        ids = (*make_tokenizer()(text, add_special_tokens=False)["input_ids"], *self.end)
+        ids = (*encode_markup(make_tokenizer(), text), *self.end)
         return Generation(ids, (-0.5,) * len(ids), text, "stop", seed % 7)

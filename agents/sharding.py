@@ -27,11 +27,12 @@ _THROUGH = "_agents_through"
 def shard(model: Any, ranks: Ranks) -> None:
     """Spread a model over ranks, in place: each decoder layer for itself, and then what is left.
 
+    All start from rank 0's weights, so that what was drawn at random, as adapters are, is one model and not several.
     Gradients are *summed* over ranks, not averaged, so that losses that divide by global counts add up to the loss of
     the whole batch. With one rank there is nothing to do.
 
     Args:
-        model: A transformers model, also under PEFT, or a module around one; the same weights on every rank.
+        model: A transformers model, also under PEFT, or a module around one; on every rank one of the same shape.
         ranks: Who trains it.
 
     Raises:
@@ -44,6 +45,8 @@ def shard(model: Any, ranks: Ranks) -> None:
 
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise ConfigError(f"torch {torch.__version__} cannot sum gradients over ranks; install torch 2.13 or later")
+    for tensor in (*model.parameters(), *model.buffers()):
+        torch.distributed.broadcast(tensor.detach(), src=0)
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     for module in [*_layers(model), *_untied_decoder(model), model]:
         # Weights go after each pass, also those of the root, so that none can be read that an old step has left.
@@ -204,9 +207,9 @@ def _on_cpu(value: Any, keep: bool) -> Any:
 
 
 def _spread(value: Any, like: Tensor | None) -> Any:
-    """This rank's part of a tensor that is spread as ``like`` is; all else, such as a count of steps, as it is."""
+    """This rank's part of a tensor that is spread as ``like`` is; of all else, such as a count of steps, a copy."""
     if like is None or not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
-        return value
+        return value.clone() if isinstance(value, Tensor) else value  # an optimiser writes into what it was given
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]

@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-from agents.advantages import AdvantageEstimator, make_estimator
+from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_estimator, make_token_estimator
 from agents.importance import check_correction
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
@@ -20,7 +20,6 @@ from toolenv.errors import ConfigError
 from toolenv.extras import require
 
 Config = TypeVar("Config")
-PPOEstimator = Literal["turn_aware_gae", "token_gae", "turn_gae"]
 
 
 @dataclass(frozen=True)
@@ -208,6 +207,8 @@ class GRPOConfig(TrainConfig):
             )
         super().__post_init__()
         estimator = self.make_estimator()
+        if "values" in NEEDS.get(self.estimator, ()):
+            raise ConfigError(f"estimator {self.estimator!r} needs a critic, which GRPO has not; take agents.ppo")
         if self.process and _ignores_turns(estimator):
             raise ConfigError(
                 f"estimator {self.estimator!r} would not look at the turn rewards of process {self.process}; give "
@@ -233,8 +234,8 @@ class PPOConfig(TrainConfig):
     Attributes:
         output_dir: Where metrics, episodes and checkpoints go.
         episodes_per_update: Episodes an update, each of a task of its own.
-        estimator: turn_aware_gae (over tokens, with a discount and a trace a turn), token_gae (over tokens alone) or
-            turn_gae (a turn is one action).
+        estimator: turn_aware_gae (over tokens, with a discount and a trace a turn), token_gae (over tokens alone),
+            turn_gae (a turn is one action), or module:attribute of a function of a TokenBatch.
         alpha: Weight of turn rewards against the outcome, and the outcome is never scaled; TRM takes 0.05.
         gamma: Discount a turn, of token_gae a token; by default the estimator's own.
         gae_lambda: Trace decay a turn, of token_gae a token; by default the estimator's own.
@@ -250,14 +251,14 @@ class PPOConfig(TrainConfig):
         ConfigError: Values that are out of range or do not fit together.
 
     Example:
-        >>> PPOConfig(estimator="gae")
+        >>> PPOConfig(estimator="grpo")
         Traceback (most recent call last):
-        toolenv.errors.ConfigError: estimator must be one of turn_aware_gae, token_gae, turn_gae; got 'gae'
+        toolenv.errors.ConfigError: estimator 'grpo' is one of turns; of tokens there are token_gae, turn_aware_gae
     """
 
     output_dir: Path = Path("runs/ppo")
     episodes_per_update: int = 128
-    estimator: PPOEstimator = "turn_aware_gae"
+    estimator: str = "turn_aware_gae"
     alpha: float = 1.0
     gamma: float | None = None
     gae_lambda: float | None = None
@@ -269,8 +270,9 @@ class PPOConfig(TrainConfig):
     value_clip: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("estimator", self.estimator, get_args(PPOEstimator))
         super().__post_init__()
+        check_choice("kl_in", self.kl_in, ("loss", "reward"))
+        self.make_estimator()
 
     @property
     def episodes(self) -> int:
@@ -282,12 +284,18 @@ class PPOConfig(TrainConfig):
         """Whether ``kl_coef`` weighs a penalty in the loss, and not in the rewards."""
         return self.kl_in == "loss"
 
-    def credit_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the estimator."""
+    @property
+    def over_turns(self) -> bool:
+        """Whether the estimator takes a turn as one action."""
+        return self.estimator == "turn_gae"
+
+    def make_estimator(self) -> AdvantageEstimator | TokenEstimator:
+        """The estimator with its settings bound: of turns where ``over_turns``, else of tokens."""
         given = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
         of_turns = {"gamma": "turn_gamma", "gae_lambda": "turn_lambda"} if self.estimator == "turn_aware_gae" else {}
         settings = {of_turns.get(name, name): value for name, value in given.items() if value is not None}
-        return {**self.estimator_kwargs, **settings}
+        make = make_estimator if self.over_turns else make_token_estimator
+        return make(self.estimator, **{**self.estimator_kwargs, **settings})
 
 
 def _ignores_turns(estimator: AdvantageEstimator) -> bool:
@@ -327,6 +335,10 @@ def check_ranges(config: Any) -> None:
     for name in _NOT_NEGATIVE:
         if not getattr(config, name, 0) >= 0:
             raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)!r}")
+    for name in ("gamma", "gae_lambda"):
+        value = getattr(config, name, None)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
     if not 0 < config.clip_low <= 1:
         raise ConfigError(f"clip_low must lie in (0, 1], not {config.clip_low!r}")
     if config.dual_clip is not None and not config.dual_clip > 1:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.advantages import token_gae, trm_ppo_rewards, turn_aware_gae, turn_gae
+from agents.advantages import trm_ppo_rewards
 from agents.batch import TokenBatch, TokenTensors, TurnBatch, token_advantages
 from agents.config import PPOConfig
 from agents.losses import kl_rewards
@@ -60,16 +60,16 @@ def assign_credit(
         values: ``(B, L)``, of the state before each action token.
         bootstrap: ``(B,)``, the value after the last token where it counts, else 0.
     """
+    estimate: Any = config.make_estimator()
     turn_ids, known = tokens.turn_ids.numpy(), values.double().numpy()
-    if config.estimator == "turn_gae":
+    if config.over_turns:
         starts = turn_starts(turn_ids)
         batch = _turns(turn_ids, rewards, np.where(starts, known, 0.0), bootstrap)
-        by_turn = turn_gae(batch, **config.credit_settings())
+        by_turn = estimate(batch)
         advantages, value_mask = token_advantages(by_turn, tokens.turn_ids), torch.from_numpy(starts)
     else:
-        estimate = turn_aware_gae if config.estimator == "turn_aware_gae" else token_gae
         facts = TokenBatch(rewards, tokens.action_mask.numpy(), turn_ids, values=known, bootstrap=bootstrap)
-        by_token = estimate(facts, **config.credit_settings())
+        by_token = estimate(facts)
         by_turn = sum_by_turn(turn_ids, by_token) / np.maximum(sum_by_turn(turn_ids, np.ones_like(by_token)), 1.0)
         advantages, value_mask = torch.from_numpy(by_token).float(), tokens.action_mask
     return Credit(advantages, advantages + values, value_mask, by_turn)

@@ -26,6 +26,7 @@ class Critic(torch.nn.Module):
         weight = next(self.decoder.parameters())
         self.head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=weight.device)
         torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: TokenTensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of B packed rollouts of at most L tokens.

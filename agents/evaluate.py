@@ -12,7 +12,7 @@ import numpy as np
 
 from agents.rollout import CollectResult, Progress, collect
 from agents.sampling.base import Sampler
-from agents.tokens import ConversationEncoder
+from agents.tokens import Encoder
 from rewards import OutcomeFn, RewardFn, RewardSum
 from rewards.base import OnError
 from toolenv.episode import Episode
@@ -164,7 +164,7 @@ def evaluate(
     envs: ToolVectorEnv,
     count: int,
     *,
-    encoder: ConversationEncoder,
+    encoder: Encoder,
     seed: int = 0,
     max_tokens: int | None = None,
     reward: RewardFn | None = None,

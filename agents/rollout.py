@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from agents.sampling.base import Generation, Sampler
 from agents.sampling.scripted import ScriptedAgent
-from agents.tokens import ConversationEncoder, TokenHistory
+from agents.tokens import Encoder, TokenHistory
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError
 from toolenv.seeding import derive
@@ -87,7 +87,7 @@ class Assignment:
 
     envs: ToolVectorEnv
     seeds: Sequence[int]
-    encoder: ConversationEncoder
+    encoder: Encoder
     sampler_seed: int
     tasks: Sequence[str | int] | None = None
     max_tokens: int | None = None
@@ -151,7 +151,7 @@ def collect(
     envs: ToolVectorEnv,
     seeds: Sequence[int],
     *,
-    encoder: ConversationEncoder,
+    encoder: Encoder,
     sampler_seed: int,
     tasks: Sequence[str | int] | None = None,
     max_tokens: int | None = None,

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 
 from agents.rollout import Assignment, CollectResult, Progress, Rollout, Running
 from agents.sampling.base import Generation, Sampler
-from agents.tokens import ConversationEncoder
+from agents.tokens import Encoder
 from toolenv.errors import InfrastructureError
 from toolenv.vector import ToolVectorEnv
 
@@ -27,7 +27,7 @@ def collect_async(
     envs: ToolVectorEnv,
     seeds: Sequence[int],
     *,
-    encoder: ConversationEncoder,
+    encoder: Encoder,
     sampler_seed: int,
     tasks: Sequence[str | int] | None = None,
     max_tokens: int | None = None,

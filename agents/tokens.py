@@ -7,7 +7,7 @@ what stands between one sampled action and the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from rewards.chat import (
     SAMPLE_ACTION,
@@ -95,6 +95,32 @@ class TokenHistory:
 
     def __repr__(self) -> str:
         return f"TokenHistory({len(self)} tokens, {self.num_turns} turns)"
+
+
+class Encoder(Protocol):
+    """What a rollout needs of whoever writes the tokens that the environment adds."""
+
+    @property
+    def format(self) -> Format:
+        """How the model speaks."""
+        ...
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the first messages, up to where the policy starts to write."""
+        ...
+
+    def encode_observation(self, messages: Sequence[Message], *, closed: bool) -> list[int]:
+        """Tokens between a sampled action and the next one.
+
+        Args:
+            messages: What the environment replied.
+            closed: What ``is_closed`` says of the history.
+        """
+        ...
+
+    def is_closed(self, history: TokenHistory) -> bool:
+        """Whether the last action ended its message itself."""
+        ...
 
 
 class ConversationEncoder:

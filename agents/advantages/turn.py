@@ -133,7 +133,8 @@ def matchtir(batch: TurnBatch, alpha: float = 1.0, gamma: float = 0.9, eps: floa
     ``D`` the discounted return-to-go, the outcome in it, normalised over those episodes of the group that play turn
     ``t``.
 
-    Biased where the policy chooses when to stop, as ``mt_grpo`` is, in the turn's half. And where episodes of one group
+    Who plays turn ``t`` is settled before that turn, and returns are compared, not rewards; so, unlike in ``mt_grpo``,
+    going on is judged by what comes of it. But late turns are compared with few others, and where episodes of one group
     end at different turns, the last turn of one is compared with a middle turn of another.
 
     Args:

@@ -16,8 +16,8 @@ from agents.tokens import Encoder
 from toolenv.errors import InfrastructureError
 from toolenv.vector import ToolVectorEnv
 
-LINGER_S = 0.002
-"""How long a batch waits for more: some times what a quick tool takes, and little beside the batch itself."""
+LINGER_S = 0.01
+"""How long a batch waits for more: longer than a quick tool takes, and little beside the batch itself."""
 LOOK_UP_S = 0.2
 """How often a thread that waits for an action looks whether it shall stop."""
 
@@ -37,10 +37,13 @@ def collect_async(
 ) -> CollectResult:
     """Play one episode a seed, each at its own pace.
 
-    The episodes are those of ``collect``, token for token, for a draw depends on its history and its seed alone. Each
-    environment has a thread, which plays one episode after the other. Where the sampler has a true ``concurrent``, as
-    one that asks a server, the threads call its ``generate`` themselves, and the server batches. Any other sampler is
-    called from the calling thread alone, with all episodes that wait for it as one batch.
+    Each environment has a thread, which plays one episode after the other. Where the sampler has a true
+    ``concurrent``, as one that asks a server, the threads call its ``generate`` themselves, and the server batches. Any
+    other sampler is called from the calling thread alone, with all episodes that wait for it as one batch.
+
+    The episodes are those of ``collect``, for a draw depends on its history and its seed alone; with a neural network,
+    up to rounding. Which episodes make a batch is a matter of timing, a batch changes the sixth digit of a logit, and
+    now and then that turns a draw between very rare tokens over. A run that must resume bitwise uses ``collect``.
 
     Tools that environments share are called from several threads at once, with the calls of one turn at a time; the
     bundled ones can take it. Where tools are quick, ``collect`` is faster: it gives a tool the calls of all

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from agents.models import PLAYED_AS_FILE
+from agents.sharding import full_optimizer_state, full_state_dict, load_full_optimizer_state
 from toolenv.errors import DataError
 from toolenv.quiet import without_transformers_bars
 
@@ -51,6 +52,7 @@ def save_checkpoint(
     state: Mapping[str, Any] | None = None,
     played_as: str | None = None,
     keep: int = 2,
+    write: bool = True,
 ) -> Path:
     """Write a checkpoint, then drop the oldest beyond ``keep``.
 
@@ -63,6 +65,7 @@ def save_checkpoint(
         state: Further facts, JSON values.
         played_as: What ``agents.models.played_as`` shall say of the checkpoint.
         keep: How many checkpoints to keep.
+        write: Whether this process writes. Where several train one model, all call this, and one of them writes.
 
     Returns:
         The checkpoint's directory.
@@ -70,13 +73,17 @@ def save_checkpoint(
     directory = Path(directory)
     final = directory / f"{_PREFIX}{update:06d}"
     aside = directory / f"{final.name}{_ASIDE}"
+    weights = full_state_dict(model, keep=write)
+    states = {name: _state_of(part, write) for name, part in parts.items()}
+    if not write:
+        return final
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     with without_transformers_bars():
-        model.save_pretrained(aside)
+        model.save_pretrained(aside, state_dict=weights)
     tokenizer.save_pretrained(aside)
-    for name, part in parts.items():
-        torch.save(part.state_dict(), _part_file(aside, name))
+    for name, part_state in states.items():
+        torch.save(part_state, _part_file(aside, name))
     if played_as is not None:
         (aside / PLAYED_AS_FILE).write_text(json.dumps({"played_as": played_as}) + "\n", encoding="utf-8")
     (aside / STATE_FILE).write_text(json.dumps({**(state or {}), "update": update}, indent=1), encoding="utf-8")
@@ -92,13 +99,15 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: str | Path, *, model: Any, parts: Mapping[str, Stateful] | None = None) -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, *, model: Any = None, parts: Mapping[str, Stateful] | None = None
+) -> dict[str, Any]:
     """Load weights, optimiser and what else was saved in place.
 
     Args:
         path: A checkpoint's directory.
-        model: The model to load into, of the class that was saved.
-        parts: What to load into, by the names that it was saved under; ``None``: the weights alone.
+        model: The model to load into, of the class that was saved, not yet sharded; ``None``: no weights of its.
+        parts: What to load into, by the names that it was saved under.
 
     Returns:
         The state that was saved, with ``update``.
@@ -108,14 +117,25 @@ def load_checkpoint(path: str | Path, *, model: Any, parts: Mapping[str, Statefu
     """
     path = Path(path)
     state = read_state(path)
-    _load_weights(path, model)
-    device = next(iter(model.parameters())).device
+    if model is not None:
+        _load_weights(path, model)
     for name, part in (parts or {}).items():
         file = _part_file(path, name)
         if not file.is_file():
             raise DataError(f"{path} holds no {name!r}: there is no {file.name} in it")
-        part.load_state_dict(torch.load(file, map_location=device, weights_only=True))
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(part, torch.optim.Optimizer):
+            load_full_optimizer_state(part, saved)
+        else:
+            part.load_state_dict(saved)
     return state
+
+
+def _state_of(part: Stateful, keep: bool) -> dict[str, Any]:
+    """The whole state, also of what is spread over processes."""
+    if isinstance(part, torch.optim.Optimizer):
+        return full_optimizer_state(part, keep=keep)
+    return full_state_dict(part, keep=keep) if isinstance(part, torch.nn.Module) else part.state_dict()
 
 
 def _part_file(path: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_es
 from agents.importance import check_correction
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
+from agents.sampling.making import SamplerKind
 from rewards.base import OnError
 from rewards.options import check_choice
 from toolenv.errors import ConfigError
@@ -39,7 +40,11 @@ class TrainConfig:
         resume: Go on from the last checkpoint in output_dir.
         seed: Names every random stream of the run: tasks, samples, minibatches.
         num_updates: Updates of the whole run, those before a resume included.
-        num_envs: Episodes that are played side by side.
+        num_envs: Episodes that are played side by side; of several processes, each plays as many.
+        sampler: hf: the trained model itself; vllm: an engine in this process; vllm-server: servers at sampler_urls.
+        sampler_urls: Addresses of vLLM servers; may be given several times.
+        sampler_kwargs: Further settings of the sampler, as JSON.
+        rollout: lockstep: all episodes take their turns together; async: an episode goes on when its own tool returns.
         max_new_tokens: Longest action, in tokens.
         max_tokens: Longest episode, in tokens; a longer one is cut. By default what the model can take.
         temperature: Sampling temperature, also in the policy that is trained.
@@ -96,6 +101,10 @@ class TrainConfig:
     seed: int = 0
     num_updates: int = 50
     num_envs: int = 64
+    sampler: SamplerKind = "hf"
+    sampler_urls: tuple[str, ...] = ()
+    sampler_kwargs: dict[str, Any] = field(default_factory=dict)
+    rollout: Literal["lockstep", "async"] = "lockstep"
     max_new_tokens: int = 64
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -136,8 +145,10 @@ class TrainConfig:
             raise ConfigError(
                 f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {self.episodes} episodes"
             )
-        process = (self.process,) if isinstance(self.process, str) else tuple(self.process)
-        object.__setattr__(self, "process", process)
+        for name in ("process", "sampler_urls"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        check_choice("rollout", self.rollout, ("lockstep", "async"))
         if self.correction != "none":
             check_correction(
                 self.correction, self.correction_level, self.correction_geometric, self.correction_low,

@@ -112,6 +112,16 @@ class WeightedMeans:
             self._sums[name] += weight * value
             self._weights[name] += weight
 
+    @classmethod
+    def joined(cls, parts: Sequence[WeightedMeans]) -> WeightedMeans:
+        """The means over all that the parts took in."""
+        whole = cls()
+        for part in parts:
+            for name, total in part._sums.items():
+                whole._sums[name] += total
+                whole._weights[name] += part._weights[name]
+        return whole
+
     def metrics(self) -> dict[str, float]:
         """The means; a name without weight has none."""
         return {name: total / self._weights[name] for name, total in self._sums.items() if self._weights[name]}
@@ -145,7 +155,7 @@ def rollout_metrics(
         "turns_per_episode": len(turns) / len(episodes),
         "error_turns": float(np.mean([_failed(turn) for turn in turns])),
         **{f"reason/{reason}": count / len(episodes) for reason, count in sorted(reasons.items())},
-        **group_metrics(outcomes, batch.groups),
+        **(group_metrics(outcomes, batch.groups) if np.bincount(batch.groups).max() > 1 else {}),
         "advantage/mean": float(played.mean()),
         "advantage/std": float(played.std()),
         "tokens/sampled": sum(turn >= 0 for rollout in rollouts for turn in rollout.tokens.turn_ids),

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from agents.advantages import load_attribute
-from agents.checkpoint import Stateful, latest, load_checkpoint, read_state, save_checkpoint
+from agents.checkpoint import Stateful, latest, load_checkpoint, save_checkpoint
 from agents.config import PPOConfig, TrainConfig
 from agents.critic import Critic
+from agents.distributed import Ranks, open_ranks
 from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
@@ -22,8 +23,9 @@ from agents.models import load_model, played_as, room_for_history
 from agents.records import keep_updates
 from agents.resume import claim_output
 from agents.reward_spec import make_terms
-from agents.sampling.base import SamplingParams
-from agents.sampling.hf import HFSampler
+from agents.sampling.base import SamplingParams, SyncedSampler
+from agents.sampling.making import make_sampler
+from agents.sharding import shard, whole
 from agents.tokens import ConversationEncoder
 from rewards import OutcomeFn, RewardSum
 from toolenv.errors import ConfigError
@@ -31,6 +33,7 @@ from toolenv.seeding import derive
 from toolenv.vector import ToolVectorEnv
 
 Metrics = dict[str, Any]
+EPISODES_FILE = "episodes.jsonl"
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Run:
 
     Attributes:
         config: Settings.
+        ranks: This process among those that train together.
         model: The policy.
         tokenizer: Its tokenizer.
         reference: The policy as it was before the first update; ``None`` where no penalty needs it.
@@ -49,9 +53,9 @@ class Run:
         eval_envs: Where it is evaluated; ``None`` where it is not.
         rewards: What turns are worth.
         encoder: Writes the tokens of prompts and observations.
-        sampler: Draws actions from ``model`` itself.
+        sampler: Draws actions.
         max_tokens: Longest history that the sampler is given.
-        writer: Takes the metrics.
+        writer: Takes the metrics; ``None`` where another process writes.
         policy: What ``agents.models.played_as`` says of the model, and shall say of its checkpoints.
         done: How many updates are done.
         owned: Environments to close in the end.
@@ -59,6 +63,7 @@ class Run:
     """
 
     config: TrainConfig
+    ranks: Ranks
     model: Any
     tokenizer: Any
     reference: Any
@@ -69,9 +74,9 @@ class Run:
     eval_envs: ToolVectorEnv | None
     rewards: RewardSum
     encoder: ConversationEncoder
-    sampler: HFSampler
+    sampler: SyncedSampler
     max_tokens: int | None
-    writer: MetricsWriter
+    writer: MetricsWriter | None
     policy: str | None
     done: int
     owned: list[ToolVectorEnv]
@@ -85,7 +90,7 @@ class Run:
     @property
     def episodes_path(self) -> Path:
         """Where the scored episodes stand."""
-        return self.config.output_dir / "episodes.jsonl"
+        return self.config.output_dir / EPISODES_FILE
 
     @property
     def device(self) -> torch.device:
@@ -94,17 +99,17 @@ class Run:
         return device
 
     @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """What is trained."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint holds beside the policy."""
         parts: dict[str, Stateful] = {"optimizer": self.optimizer}
         if self.critic is not None and self.critic_optimizer is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
         return parts
+
+    def log(self, metrics: Metrics) -> None:
+        """Write the metrics of an update, where this process is the one that writes."""
+        if self.writer is not None:
+            self.writer.write(metrics)
 
     def save(self) -> Path:
         """Write a checkpoint."""
@@ -117,10 +122,15 @@ class Run:
             state={"config": self.config.to_json()},
             played_as=self.policy,
             keep=self.config.keep_checkpoints,
+            write=self.ranks.main,
         )
 
     def evaluate(self) -> Metrics:
         """Success on tasks of their own, the same at every evaluation, by the run's own outcome reward."""
+        with whole(self.model):
+            return self.ranks.broadcast(self._evaluate() if self.ranks.main else {})
+
+    def _evaluate(self) -> Metrics:
         assert self.eval_envs is not None
         played, summary = evaluate(
             self.sampler,
@@ -148,7 +158,7 @@ class Run:
 
     def stop(self, interrupt: Interrupt) -> str:
         """Keep what can be kept after Ctrl-C; returns what to tell the user."""
-        if self.done and not interrupt.torn:
+        if self.done and not interrupt.torn and self.ranks.world == 1:  # others may be anywhere in their update
             self.save()
         kept = latest(self.checkpoints)
         if kept is None:
@@ -156,9 +166,10 @@ class Run:
         return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
 
     def close(self) -> None:
-        """Close the environments that the run made itself."""
+        """Close the environments that the run made itself, and leave the other processes."""
         for envs in self.owned:
             envs.close()
+        self.ranks.close()
 
 
 def open_run(
@@ -184,7 +195,8 @@ def open_run(
     """
     if (model is None) != (tokenizer is None):
         raise ConfigError("model and tokenizer come together; give both or neither")
-    checkpoint = claim_output(config)
+    ranks = open_ranks(config.device)
+    checkpoint = ranks.broadcast(claim_output(config) if ranks.main else None)
     rewards = rewards or make_rewards(config)
     if OUTCOME not in rewards.fns:
         raise ConfigError(f"the rewards have no term {OUTCOME!r}; they have {', '.join(rewards.fns)}")
@@ -199,33 +211,56 @@ def open_run(
         owned.append(eval_envs)
         check_held_out(envs, eval_envs)
     if model is None:
-        model, tokenizer = load_model(config.model, device=config.device, precision=config.precision)
+        model, tokenizer = load_model(config.model, device=str(ranks.device), precision=config.precision)
     # Without dropout: the ratio must be 1 before the first step.
     model.eval()
     reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef else None
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     critic = Critic(model) if isinstance(config, PPOConfig) else None
-    critic_optimizer = None if critic is None else torch.optim.AdamW(critic.parameters(), weight_decay=0.0)
-    done = read_state(checkpoint)["update"] if checkpoint is not None else 0
+    done = 0
+    if checkpoint is not None:
+        done = load_checkpoint(checkpoint, model=model, parts={} if critic is None else {"critic": critic})["update"]
+    max_tokens = config.max_tokens or room_for_history(model, config.max_new_tokens)
+    for module in (model, reference, critic):
+        if module is not None:
+            shard(module, ranks)
+    optimizers = _optimizers(config, model, critic)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, parts=optimizers)
     format = envs.envs[0].format
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
-    run = Run(
-        config, model, tokenizer, reference, optimizer, critic, critic_optimizer, envs, eval_envs, rewards,
+    return Run(
+        config, ranks, model, tokenizer, reference, optimizers["optimizer"], critic,
+        optimizers.get("critic_optimizer"), envs, eval_envs, rewards,
         encoder=ConversationEncoder(tokenizer, format),
-        sampler=HFSampler(model, tokenizer, params, version=done),
-        max_tokens=config.max_tokens or room_for_history(model, config.max_new_tokens),
-        writer=MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1),
+        sampler=make_sampler(
+            config.sampler, model, tokenizer, params, version=done, model_path=config.model, urls=config.sampler_urls,
+            options=config.sampler_kwargs,
+        ),
+        max_tokens=max_tokens,
+        writer=_open_files(config, done) if ranks.main else None,
         policy=policy,
         done=done,
         owned=owned,
     )  # fmt: skip
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, model=model, parts=run.parts)
-        run.sampler.sync(model, done)
-    keep_updates(run.episodes_path, done)
+
+
+def _open_files(config: TrainConfig, done: int) -> MetricsWriter:
+    """The run's files: what is in them stays, up to the update that the run goes on from."""
+    writer = MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1)
+    keep_updates(config.output_dir / EPISODES_FILE, done)
     (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
-    return run
+    return writer
+
+
+def _optimizers(config: TrainConfig, model: Any, critic: Critic | None) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers, by the names that a checkpoint has for them."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    }
+    if critic is not None:
+        optimizers["critic_optimizer"] = torch.optim.AdamW(critic.parameters(), weight_decay=0.0)
+    return optimizers
 
 
 def make_rewards(config: TrainConfig) -> RewardSum:

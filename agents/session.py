@@ -17,8 +17,10 @@ from agents.metrics import Stopwatch, rollout_metrics
 from agents.progress import TrainingProgress
 from agents.records import ScoredEpisode, write_scored_episodes
 from agents.rollout import CollectResult, collect
+from agents.rollout_async import collect_async
 from agents.run import Metrics, Run
 from agents.score import Scored, score
+from agents.sharding import whole
 from toolenv.seeding import derive
 
 
@@ -62,7 +64,7 @@ class Session:
     def __init__(self, run: Run, on_update: Callable[[Metrics], None] | None = None, quiet: bool = False) -> None:
         self.run = run
         self.on_update = on_update
-        self.progress = TrainingProgress(run.config.num_updates, run.done, quiet)
+        self.progress = TrainingProgress(run.config.num_updates, run.done, quiet or not run.ranks.main)
         self.interrupt = Interrupt()
         self.interrupted = False
         self.watch = Stopwatch()
@@ -89,35 +91,42 @@ class Session:
         """Numbers of the updates that are still to be made, after an evaluation of the policy as it starts."""
         run = self.run
         if run.done == 0 and run.config.eval_every:
-            run.writer.write({"update": 0, **run.evaluate()})
+            run.log({"update": 0, **run.evaluate()})
         for update in range(run.done + 1, run.config.num_updates + 1):
             self.watch = Stopwatch()
             yield update
 
     def play(self, update: int, seeds: list[int]) -> CollectResult:
-        """Play one episode a seed with the policy of now."""
-        run = self.run
+        """Play one episode a seed with the policy of now: each rank its share, and all get what was played."""
+        run, config = self.run, self.run.config
+        share = run.ranks.share(len(seeds))
+        play = collect if config.rollout == "lockstep" else collect_async
         with self.watch("rollout"):
-            return collect(
-                run.sampler,
-                run.envs,
-                seeds,
-                encoder=run.encoder,
-                sampler_seed=derive(run.config.seed, "sampler", update),
-                max_tokens=run.max_tokens,
-                progress=self.progress.played,
-            )
+            with whole(run.model):
+                played = play(
+                    run.sampler,
+                    run.envs,
+                    seeds[share],
+                    encoder=run.encoder,
+                    sampler_seed=derive(config.seed, "sampler", update),
+                    max_tokens=run.max_tokens,
+                    progress=self.progress.played,
+                    indices=range(len(seeds))[share],
+                )
+            return CollectResult(run.ranks.gather(played.rollouts), run.ranks.gather(played.dropped))
 
     def score(self, update: int, played: CollectResult) -> Scored:
-        """What the episodes were worth: every turn of every episode in one call a reward.
+        """What the episodes were worth: every turn of every episode in one call a reward, by one rank for all.
 
         Raises:
             InfrastructureError: There is no episode to learn from.
             RewardError: A reward failed.
         """
+        run = self.run
         with self.watch("reward"):
-            self.run.rewards.set_update(update)
-            scored = score(self.run.rewards, played.rollouts)
+            run.rewards.set_update(update)
+            scored = run.ranks.broadcast(score(run.rewards, played.rollouts) if run.ranks.main else None)
+        assert scored is not None
         if scored.masked:
             self.progress.say(f"update {update}: {len(scored.masked)} episodes are masked: {scored.masked[0]}")
         return scored
@@ -139,8 +148,9 @@ class Session:
             learned: Metrics of its optimiser steps.
         """
         run, config = self.run, self.run.config
-        with self.watch("record"):
-            write_scored_episodes(run.episodes_path, _records(scored, advantages, update))
+        if run.ranks.main:
+            with self.watch("record"):
+                write_scored_episodes(run.episodes_path, _records(scored, advantages, update))
         metrics: Metrics = {
             "update": update,
             "episodes_dropped": len(played.dropped),
@@ -153,7 +163,7 @@ class Session:
             with self.watch("eval"):
                 metrics |= run.evaluate()
         metrics |= self.watch.metrics()
-        run.writer.write(metrics)
+        run.log(metrics)
         run.metrics.append(metrics)
         run.done = update
         if update % config.checkpoint_every == 0 or update == config.num_updates:

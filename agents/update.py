@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from agents.batch import TokenTensors
 from agents.config import PPOConfig, TrainConfig
+from agents.distributed import idle
 from agents.importance import importance_weights
 from agents.logprobs import action_logprobs
 from agents.losses import explained_variance, kl_estimate, masked_average, policy_loss, unit_count, value_loss
 from agents.metrics import WeightedMeans
 from agents.run import Metrics, Run
+from agents.sharding import clip_gradients
 from toolenv.errors import SamplerError
 from toolenv.seeding import rng
 
@@ -42,19 +44,21 @@ class PolicyBatch:
 
     def rows(self, index: list[int], device: torch.device) -> PolicyBatch:
         """A micro-batch, on the model's device, without columns that are padding in all of its rows."""
-        tokens = self.tokens.rows(index)
-        width = tokens.input_ids.shape[1]
-
-        def cut(grid: torch.Tensor | None) -> torch.Tensor | None:
-            return None if grid is None else grid[index][:, :width].to(device)
-
-        return PolicyBatch(
-            tokens.to(device),
-            self.advantages[index][:, :width].to(device),
-            cut(self.ref_logprobs),
-            cut(self.old_logprobs),
-            cut(self.weights),
+        tokens, cut = _part(self.tokens, index, device)
+        optional = (
+            None if grid is None else cut(grid) for grid in (self.ref_logprobs, self.old_logprobs, self.weights)
         )
+        return PolicyBatch(tokens, cut(self.advantages), *optional)
+
+
+def _part(
+    tokens: TokenTensors, rows: list[int], device: torch.device
+) -> tuple[TokenTensors, Callable[[torch.Tensor], torch.Tensor]]:
+    """Some rows of the tokens, and what cuts the same rows out of another grid; of no row, an idle pass."""
+    part = (tokens.rows(rows) if rows else idle(tokens)).to(device)
+    width = part.input_ids.shape[1]
+    chosen = rows or [0]
+    return part, lambda grid: grid[chosen][:, :width].to(device)
 
 
 def minibatches(config: TrainConfig, update: int, rows: int) -> Iterator[NDArray[np.int64]]:
@@ -66,11 +70,13 @@ def minibatches(config: TrainConfig, update: int, rows: int) -> Iterator[NDArray
             yield order[start : start + size]
 
 
-def micro_batches(config: TrainConfig, tokens: TokenTensors, rows: NDArray[np.int64]) -> Iterator[list[int]]:
-    """Rows that go through a model at once. Rows of like length go together, which saves padding."""
+def micro_batches(run: Run, tokens: TokenTensors, rows: NDArray[np.int64]) -> list[list[int]]:
+    """This rank's rows, as they go through a model at once; an empty list is an idle pass.
+
+    Rows of like length go together, which saves padding.
+    """
     by_length = rows[np.argsort(tokens.attention_mask.sum(dim=1).numpy()[rows], kind="stable")]
-    for start in range(0, len(by_length), config.micro_batch_episodes):
-        yield by_length[start : start + config.micro_batch_episodes].tolist()
+    return run.ranks.parts(by_length.tolist(), run.config.micro_batch_episodes)
 
 
 def warmed_up(config: TrainConfig, rate: float, update: int) -> float:
@@ -90,24 +96,24 @@ def take_step(optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: floa
     Raises:
         RuntimeError: A gradient is not finite.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = rate
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, error_if_nonfinite=True)
+    norm = clip_gradients([weight for group in optimizer.param_groups for weight in group["params"]], max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm)
+    return norm
 
 
 @torch.no_grad()
 def batch_logprobs(run: Run, model: Any, tokens: TokenTensors) -> torch.Tensor:
     """Log-probabilities ``(B, L)`` of all rollouts under ``model``, on the CPU, micro-batch by micro-batch."""
     grid = torch.zeros(tokens.input_ids.shape, dtype=torch.float32)
-    for rows in micro_batches(run.config, tokens, np.arange(len(grid))):
-        part = tokens.rows(rows).to(run.device)
+    for rows in micro_batches(run, tokens, np.arange(len(grid))):
+        part, _ = _part(tokens, rows, run.device)
         logprobs, _ = action_logprobs(model, part, run.config.temperature)
-        grid[rows, : logprobs.shape[1]] = logprobs.cpu()
-    return grid
+        if rows:
+            grid[rows, : logprobs.shape[1]] = logprobs.cpu()
+    return run.ranks.sum_tensor(grid)
 
 
 def reference_logprobs(run: Run, tokens: TokenTensors) -> torch.Tensor | None:
@@ -136,7 +142,7 @@ def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
             parity = drift
             check_parity(config, drift)
         means.add(1.0, grad_norm=take_step(run.optimizer, rate, config.max_grad_norm))
-    return {**means.metrics(), **seen, "parity_max": parity, "learning_rate": rate}
+    return {**_over_ranks(run, means), **seen, "parity_max": parity, "learning_rate": rate}
 
 
 def check_parity(config: TrainConfig, drift: float) -> None:
@@ -194,10 +200,8 @@ class ValueBatch:
 
     def rows(self, index: list[int], device: torch.device) -> ValueBatch:
         """A micro-batch, on the model's device, without columns that are padding in all of its rows."""
-        tokens = self.tokens.rows(index)
-        width = tokens.input_ids.shape[1]
-        grids = (grid[index][:, :width].to(device) for grid in (self.values, self.returns, self.mask))
-        return ValueBatch(tokens.to(device), *grids)
+        tokens, cut = _part(self.tokens, index, device)
+        return ValueBatch(tokens, cut(self.values), cut(self.returns), cut(self.mask))
 
 
 @torch.no_grad()
@@ -205,10 +209,11 @@ def batch_values(run: Run, tokens: TokenTensors) -> tuple[torch.Tensor, torch.Te
     """The critic's values ``(B, L)`` of all rollouts, and ``(B,)`` after their last tokens, on the CPU."""
     assert run.critic is not None
     values, last = torch.zeros(tokens.input_ids.shape), torch.zeros(len(tokens.input_ids))
-    for rows in micro_batches(run.config, tokens, np.arange(len(last))):
-        part_values, part_last = run.critic(tokens.rows(rows).to(run.device))
-        values[rows, : part_values.shape[1]], last[rows] = part_values.cpu(), part_last.cpu()
-    return values, last
+    for rows in micro_batches(run, tokens, np.arange(len(last))):
+        part_values, part_last = run.critic(_part(tokens, rows, run.device)[0])
+        if rows:
+            values[rows, : part_values.shape[1]], last[rows] = part_values.cpu(), part_last.cpu()
+    return run.ranks.sum_tensor(values), run.ranks.sum_tensor(last)
 
 
 def update_critic(run: Run, batch: ValueBatch, update: int) -> Metrics:
@@ -229,7 +234,7 @@ def update_critic(run: Run, batch: ValueBatch, update: int) -> Metrics:
     rate = warmed_up(config, config.critic_learning_rate, update)
     for minibatch in minibatches(config, update, len(batch.values)):
         count, total = float(batch.mask[minibatch].sum()), 0.0
-        for rows in micro_batches(config, batch.tokens, minibatch):
+        for rows in micro_batches(run, batch.tokens, minibatch):
             part = batch.rows(rows, run.device)
             values, _ = run.critic(part.tokens)
             step = value_loss(values, part.values, part.returns, part.mask, clip=config.value_clip, count=count)
@@ -237,9 +242,9 @@ def update_critic(run: Run, batch: ValueBatch, update: int) -> Metrics:
             total += step.loss.item()
             means.add(step.tokens, value_clip_fraction=step.clip_fraction)
         norm = take_step(run.critic_optimizer, rate, config.max_grad_norm)
-        means.add(1.0, value_loss=total, critic_grad_norm=norm)
+        means.add(1.0, value_loss=run.ranks.sum(total), critic_grad_norm=norm)
     explained = explained_variance(batch.values, batch.returns, batch.mask)
-    return {**means.metrics(), **({} if explained is None else {"explained_variance": explained})}
+    return {**_over_ranks(run, means), **({} if explained is None else {"explained_variance": explained})}
 
 
 def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], means: WeightedMeans) -> float:
@@ -256,16 +261,22 @@ def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], mean
         else unit_count(whole.action_mask, config.normalizer, whole.turn_ids)
     )
     total, drift = 0.0, 0.0
-    for rows in micro_batches(config, batch.tokens, minibatch):
+    for rows in micro_batches(run, batch.tokens, minibatch):
         part = batch.rows(rows, run.device)
         logprobs, entropy = action_logprobs(run.model, part.tokens, config.temperature, entropy=True)
         assert entropy is not None
         loss = _loss(config, part, logprobs, entropy, count, means)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-        drift = max(drift, float((logprobs.detach() - part.tokens.logprobs)[part.tokens.action_mask].abs().max()))
-    means.add(1.0, loss=total)
-    return drift
+        apart = (logprobs.detach() - part.tokens.logprobs)[part.tokens.action_mask].abs()
+        drift = max(drift, float(apart.max())) if rows else drift
+    means.add(1.0, loss=run.ranks.sum(total))
+    return max(run.ranks.gather([drift]))
+
+
+def _over_ranks(run: Run, means: WeightedMeans) -> Metrics:
+    """Means over the micro-batches of all ranks."""
+    return WeightedMeans.joined(run.ranks.gather([means])).metrics()
 
 
 def _loss(

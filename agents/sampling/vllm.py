@@ -16,7 +16,7 @@ from agents.sampling.base import Generation, SamplingParams, check_prompts
 from agents.sampling.transfer import FileTransfer, world_size
 from agents.sampling.vllm_action import ActionFormat, refuse_biased
 from agents.tokens import TokenHistory
-from toolenv.errors import ConfigError, SamplerError
+from toolenv.errors import ConfigError, SamplerError, ToolEnvError
 from toolenv.extras import require
 
 WORKER_EXTENSION = "agents.sampling.vllm_worker.WorkerExtension"
@@ -80,6 +80,8 @@ class VLLMSampler:
         self._shelf = AdapterShelf(adapter, max_staleness, weight_dir) if adapter is not None else None
         if self._shelf is not None:
             engine = {"max_loras": max_staleness + 2, **engine, "enable_lora": True}
+        # Compiling takes half a minute on a CPU, and what comes out is slower there.
+        engine = {"enforce_eager": not torch.cuda.is_available(), **engine}
         with _generators_untouched():
             self._llm = self._vllm.LLM(str(source), **engine, **OURS)
         self._transfer = FileTransfer(_Engine(self._llm), weight_dir) if self._shelf is None else None
@@ -91,31 +93,25 @@ class VLLMSampler:
         if not prompts:
             return []
         fields = self._format.fields()
-        try:
+        with _failing_to(f"answer {len(prompts)} prompts"), _generators_untouched():
             outputs = self._llm.generate(
                 [{"prompt_token_ids": list(prompt.ids)} for prompt in prompts],
                 [self._vllm.SamplingParams(seed=seed, **fields) for seed in seeds],
                 lora_request=self._adapter,
                 use_tqdm=False,
             )
-        except (ValueError, RuntimeError) as error:
-            raise SamplerError(f"vLLM could not answer {len(prompts)} prompts: {error}") from error
         return [self._read(output.outputs[0]) for output in outputs]
 
     def sync(self, model: Any, version: int) -> None:
         """Take over the weights of a model, or its adapter; see ``SyncedSampler``."""
-        try:
+        with _failing_to(f"take over weights of version {version}"):
             if self._shelf is not None:
                 self._load(self._shelf.add(model, version), self._shelf)
             elif self._transfer is not None:
                 self._transfer.send(model)
                 self._llm.update_weight_version(str(version))
                 if not self._llm.reset_prefix_cache():
-                    raise SamplerError(
-                        "vLLM kept prefixes that older weights have computed: a request is still running"
-                    )
-        except (ValueError, RuntimeError, OSError) as error:
-            raise SamplerError(f"vLLM could not take over weights of version {version}: {error}") from error
+                    raise SamplerError("vLLM kept prefixes of older weights, for a request that is still running")
         self.version = version
 
     def close(self) -> None:
@@ -155,6 +151,17 @@ class _Engine:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._llm.finish_weight_update(weight_version)
+
+
+@contextmanager
+def _failing_to(do: str) -> Iterator[None]:
+    """What vLLM raises, which has no base of its own, is a failure of the machinery."""
+    try:
+        yield
+    except ToolEnvError:
+        raise
+    except Exception as error:
+        raise SamplerError(f"vLLM could not {do}: {error}") from error
 
 
 @contextmanager

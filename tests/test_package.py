@@ -49,7 +49,7 @@ def test_torch_comes_first_from_the_index_that_is_named() -> None:
 
 def test_clean_leaves_no_environment() -> None:
     removed = {word for line in recipe("clean") for word in line.split()}
-    assert {".venv", ".venv-core"} <= removed
+    assert {".venv", ".venv-core", ".venv-vllm"} <= removed
     assert "runs" not in removed
 
 

@@ -236,6 +236,15 @@ def test_turns_and_tokens_that_do_not_fit_are_refused(turn_ids, said):
         trm_ppo_rewards(make_batch([[1.0, NAN], [NAN]], [1, 0]), turn_ids)
 
 
+def test_a_critic_in_float32_gives_advantages_in_float64():
+    turns = make_batch([[0.1, NAN]], [1], values=[[0.3, 0.7]])
+    tokens = make_tokens([[0, 1]], [[0.1, 1]], [[0.3, 0.7]])
+    for estimator, batch in ((turn_gae, turns), (token_gae, tokens), (turn_aware_gae, tokens)):
+        got = estimator(replace(batch, values=batch.values.astype(np.float32)))
+        assert got.dtype == np.float64
+        np.testing.assert_allclose(got, estimator(batch), atol=1e-6)
+
+
 def test_turn_gae_without_a_critic_is_refused():
     batch = TurnBatch(np.zeros((1, 1)), np.zeros(1), np.ones((1, 1), dtype=bool), np.zeros(1, dtype=int))
     with pytest.raises(ConfigError, match=r"turn_gae needs batch\.values.*turn_loo"):

@@ -124,11 +124,10 @@ def turn_gae(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, gae_lambd
             "turn_gae needs batch.values, a critic's value at the start of each turn, (B, T), but they are None; train "
             "a critic (agents.ppo does), or take an estimator that compares within a group, such as turn_loo"
         )
-    rewards = rewards_due(batch, alpha)
-    values = masked(batch, batch.values)
+    rewards, values = rewards_due(batch, alpha), batch.values
     next_value = _or_zeros(batch.bootstrap, len(values))
     next_advantage = np.zeros(len(values))
-    advantages = np.zeros_like(values)
+    advantages = np.zeros_like(rewards)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantages[:, t] = delta + gamma * gae_lambda * next_advantage
@@ -145,7 +144,7 @@ def _scan(
 ) -> Floats:
     """One backward pass over the sampled tokens; ``within`` and ``across`` turns are discount and lambda."""
     mask, rewards = batch.mask, _rewards_due(batch)
-    values = np.zeros_like(rewards) if batch.values is None else np.where(mask, batch.values, 0.0)
+    values = np.zeros_like(rewards) if batch.values is None else batch.values
     next_value = _or_zeros(batch.bootstrap, len(rewards))
     next_advantage = np.zeros(len(rewards))
     next_turn = np.full(len(rewards), -1)  # the end is another turn than the last one

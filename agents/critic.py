@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agents.batch import TokenTensors
+from agents.logprobs import predicting_states
 
 
 class Critic(torch.nn.Module):
@@ -35,10 +36,9 @@ class Critic(torch.nn.Module):
             ``(B, L)`` float32, the value of the state before each action token, 0 elsewhere; and ``(B,)``, that of the
             state after a row's last token.
         """
-        hidden = self.decoder(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False
-        ).last_hidden_state
-        states: torch.Tensor = self.head(hidden.float()).squeeze(-1)
-        values = torch.nn.functional.pad(states[:, :-1], (1, 0)).masked_fill(~tokens.action_mask, 0.0)
+        before = tokens.action_mask.roll(-1, dims=1)
         last = tokens.attention_mask.sum(dim=1, keepdim=True) - 1
-        return values, states.gather(1, last).squeeze(1)
+        wanted = before.scatter(1, last, True)
+        states = self.head(predicting_states(self.decoder, tokens, wanted).float()).squeeze(-1)
+        grid = torch.zeros(wanted.shape, device=states.device).masked_scatter(wanted, states)
+        return grid.roll(1, dims=1).masked_fill(~tokens.action_mask, 0.0), grid.gather(1, last).squeeze(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agents.tokens import CONTEXT
+from agents.tokens import CONTEXT, TokenHistory
 from toolenv.errors import ConfigError
 
 if TYPE_CHECKING:  # estimators read this module too, and need no torch
@@ -27,7 +27,7 @@ class TurnBatch:
 
     Attributes:
         rewards: ``(B, T)`` float64, the process reward of each turn; NaN: the turn was not scored.
-        outcome: ``(B,)`` float64, the final reward, due at an episode's last turn.
+        outcome: ``(B,)`` float64, the final reward, due at an episode's last turn; an episode without one is left out.
         mask: ``(B, T)`` bool, true where there is a turn; an episode's turns come first.
         groups: ``(B,)`` int, which group an episode belongs to.
         values: ``(B, T)`` float64, a critic's value at the start of each turn.
@@ -35,7 +35,7 @@ class TurnBatch:
         anchors: ``(B, T)``, a key of the state in which each turn began.
 
     Raises:
-        ConfigError: Shapes that do not fit together.
+        ConfigError: Shapes that do not fit together, or an outcome that is NaN.
     """
 
     rewards: NDArray[np.float64]
@@ -50,6 +50,9 @@ class TurnBatch:
         rows, turns = self.rewards.shape
         grid = dict.fromkeys(("mask", "values", "anchors"), (rows, turns))
         _check_shapes(self, {**grid, **dict.fromkeys(("outcome", "groups", "bootstrap"), (rows,))})
+        unknown = np.flatnonzero(np.isnan(self.outcome))
+        if unknown.size:
+            raise ConfigError(f"the outcome of episode {unknown[0]} is NaN; leave out what nobody judged, it is no 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,30 +165,34 @@ class TokenTensors:
         return TokenTensors(*(getattr(self, field.name)[index][:, :length] for field in fields(self)))
 
 
-def pack(rollouts: Sequence[Rollout], pad_id: int, *, keep_tail: bool = False) -> TokenTensors:
+def pack(rollouts: Sequence[Rollout], pad_id: int | None, *, keep_tail: bool = False) -> TokenTensors:
     """Tokens of rollouts as tensors.
 
     Args:
         rollouts: B rollouts.
-        pad_id: Token id that fills the rows.
+        pad_id: Token id that fills the rows; ``None``: any, since nothing looks at it.
         keep_tail: Keep what follows the last action, such as the last observation of an episode that was cut: a
             critic needs it for the value after the end; a policy loss does not.
 
     Raises:
         ConfigError: No rollout.
     """
-    import torch
-
     if not rollouts:
         raise ConfigError("a batch needs at least one rollout; got none")
-    lengths = [_length(rollout, keep_tail) for rollout in rollouts]
-    shape = (len(rollouts), max(lengths))
-    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    return pack_histories([rollout.tokens for rollout in rollouts], pad_id, keep_tail=keep_tail)
+
+
+def pack_histories(histories: Sequence[TokenHistory], pad_id: int | None, *, keep_tail: bool = True) -> TokenTensors:
+    """Token histories as tensors; see ``pack``."""
+    import torch
+
+    lengths = [len(history) if keep_tail else _without_tail(history) for history in histories]
+    shape = (len(histories), max(lengths))
+    input_ids = torch.full(shape, pad_id or 0, dtype=torch.int64)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
     turn_ids = torch.full(shape, CONTEXT, dtype=torch.int64)
     logprobs = torch.zeros(shape, dtype=torch.float32)
-    for row, (rollout, length) in enumerate(zip(rollouts, lengths, strict=True)):
-        history = rollout.tokens
+    for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
         input_ids[row, :length] = torch.tensor(history.ids[:length])
         attention_mask[row, :length] = 1
         turn_ids[row, :length] = torch.tensor(history.turn_ids[:length])
@@ -193,10 +200,10 @@ def pack(rollouts: Sequence[Rollout], pad_id: int, *, keep_tail: bool = False) -
     return TokenTensors(input_ids, attention_mask, turn_ids, turn_ids >= 0, logprobs)
 
 
-def _length(rollout: Rollout, keep_tail: bool) -> int:
-    turn_ids = rollout.tokens.turn_ids
-    length = len(turn_ids)
-    while not keep_tail and length > 1 and turn_ids[length - 1] == CONTEXT:
+def _without_tail(history: TokenHistory) -> int:
+    """Length up to the last action."""
+    length = len(history)
+    while length > 1 and history.turn_ids[length - 1] == CONTEXT:
         length -= 1
     return length
 

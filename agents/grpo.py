@@ -16,11 +16,11 @@ import numpy as np
 from agents.batch import pack, token_advantages
 from agents.command_line import run_trainer
 from agents.config import GRPOConfig
+from agents.dynamic_sampling import informative, play_groups
 from agents.run import Metrics, open_run
 from agents.session import Session, TrainResult
 from agents.update import PolicyBatch, reference_logprobs, update_policy
 from rewards import RewardSum
-from toolenv.seeding import rng
 from toolenv.vector import ToolVectorEnv
 
 
@@ -56,39 +56,26 @@ def train(
     run = open_run(config, model, tokenizer, envs, eval_envs, rewards)
     with Session(run, on_update, quiet) as session:
         for update in session.updates():
-            # Episodes: the task is a function of the seed, and a group is a repeated seed.
-            played = session.play(update, task_seeds(config, update))
+            # Episodes, a group a task; their rewards, every turn of every episode in one call a reward; and credit,
+            # what each turn earned.
+            played, scored, advantages = play_groups(session, config, estimator, update)
 
-            # Rewards: every turn of every episode in one call a reward.
-            scored = session.score(update, played)
-
-            # Credit: what each turn earned, handed to the tokens that wrote it.
-            advantages = estimator(scored.turns)
-            tokens = pack(scored.rollouts, run.tokenizer.pad_token_id)
-            by_token = token_advantages(advantages, tokens.turn_ids)
+            # Tokens: each gets the advantage of the turn that wrote it. A group without any teaches nothing.
+            rows = informative(scored, advantages) if config.dynamic_sampling else np.arange(len(advantages))
+            tokens = pack([scored.rollouts[row] for row in rows], run.tokenizer.pad_token_id)
+            by_token = token_advantages(advantages[rows], tokens.turn_ids)
 
             with session.commit():
                 # The clipped loss, in minibatches; then the sampler gets the new weights.
                 with session.watch("update"):
                     batch = PolicyBatch(tokens, by_token, reference_logprobs(run, tokens))
                     learned = update_policy(run, batch, update)
+                    learned["groups/learned"] = len(set(scored.turns.groups[rows].tolist()))
                     run.sampler.sync(run.model, update)
 
                 # Metrics, episodes, evaluation, checkpoint.
                 session.finish(update, played, scored, advantages, learned)
     return session.result()
-
-
-def task_seeds(config: GRPOConfig, update: int) -> list[int]:
-    """Seeds of an update's episodes: one a group, repeated ``group_size`` times.
-
-    Example:
-        >>> seeds = task_seeds(GRPOConfig(groups_per_update=2, group_size=3), update=1)
-        >>> len(seeds), len(set(seeds)), seeds[0] == seeds[2]
-        (6, 2, True)
-    """
-    drawn = rng(config.seed, "tasks", update).integers(2**31, size=config.groups_per_update)
-    return [int(seed) for seed in np.repeat(drawn, config.group_size)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.advantages import observation_anchors
 from agents.batch import TurnBatch, turn_batch
 from agents.metrics import OUTCOME
 from agents.rollout import Rollout
@@ -49,9 +51,23 @@ def score(rewards: RewardSum, rollouts: Sequence[Rollout]) -> Scored:
             "environment's tools and at the outcome reward"
         )
         raise InfrastructureError(f"no episode of this update can be learned from: {why}")
-    rollouts, terms = [rollouts[i] for i in kept], [terms[i] for i in kept]
+    return _scored([rollouts[i] for i in kept], [terms[i] for i in kept], masked)
+
+
+def join(parts: Sequence[Scored]) -> Scored:
+    """All rollouts of several rounds, as if they had been scored in one."""
+    return _scored(
+        [rollout for part in parts for rollout in part.rollouts],
+        [row for part in parts for row in part.terms],
+        [reason for part in parts for reason in part.masked],
+    )
+
+
+def _scored(rollouts: list[Rollout], terms: list[RewardTerms], masked: list[str]) -> Scored:
     outcomes = [row.weights[OUTCOME] * float(np.nansum(row.columns[OUTCOME])) for row in terms]
-    return Scored(rollouts, terms, turn_batch(rollouts, [turn_rewards(row) for row in terms], outcomes), masked)
+    turns = turn_batch(rollouts, [turn_rewards(row) for row in terms], outcomes)
+    anchors = observation_anchors([rollout.episode for rollout in rollouts])
+    return Scored(rollouts, terms, replace(turns, anchors=anchors), masked)
 
 
 def turn_rewards(terms: RewardTerms) -> NDArray[np.float64]:

@@ -96,9 +96,16 @@ class Session:
             self.watch = Stopwatch()
             yield update
 
-    def play(self, update: int, seeds: list[int]) -> CollectResult:
-        """Play one episode a seed with the policy of now: each rank its share, and all get what was played."""
+    def play(self, update: int, seeds: list[int], attempt: int = 0) -> CollectResult:
+        """Play one episode a seed with the policy of now: each rank its share, and all get what was played.
+
+        Args:
+            update: Number of the update.
+            seeds: One an episode.
+            attempt: How often the update has played before; it names the sampler's streams, as the update does.
+        """
         run, config = self.run, self.run.config
+        path = ("sampler", update) if attempt == 0 else ("sampler", update, attempt)
         share = run.ranks.share(len(seeds))
         play = collect if config.rollout == "lockstep" else collect_async
         with self.watch("rollout"):
@@ -108,7 +115,7 @@ class Session:
                     run.envs,
                     seeds[share],
                     encoder=run.encoder,
-                    sampler_seed=derive(config.seed, "sampler", update),
+                    sampler_seed=derive(config.seed, *path),
                     max_tokens=run.max_tokens,
                     progress=self.progress.played,
                     indices=range(len(seeds))[share],

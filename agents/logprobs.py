@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.batch import TokenTensors
 from agents.packing import Packing, can_pack, packed_states
+from agents.recompute import recomputing
 from agents.sharding import through
 from toolenv.errors import ConfigError
 
@@ -78,12 +79,13 @@ def predicting_states(
 
 
 def _states(model: Any, tokens: TokenTensors, positions: torch.Tensor, packing: Packing) -> torch.Tensor:
-    if packing if packing != "auto" else can_pack(model):
-        states, wanted = packed_states(model, tokens), positions[tokens.attention_mask.bool()]
-    else:
-        decoder = model.get_decoder()
-        output = decoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False)
-        states, wanted = output.last_hidden_state.flatten(0, 1), positions.flatten()
+    with recomputing(model):
+        if packing if packing != "auto" else can_pack(model):
+            states, wanted = packed_states(model, tokens), positions[tokens.attention_mask.bool()]
+        else:
+            decoder = model.get_decoder()
+            output = decoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False)
+            states, wanted = output.last_hidden_state.flatten(0, 1), positions.flatten()
     # index_select: the gradient of a boolean mask is far slower on a CPU.
     return states.index_select(0, wanted.nonzero().squeeze(1))
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from agents.lora import ADAPTER_FILE, base_of, merge_saved
 from rewards.tokenizer import load_tokenizer
 from toolenv.errors import ConfigError
 from toolenv.extras import require
@@ -27,8 +28,9 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
 
     Args:
         name_or_path: ``"nano"`` (the policy that ships with the package), ``"smollm2-135m"`` (fetched once), a folder
-            in transformers' layout, a ``.gguf`` file or a folder that holds one. Any other name is a model hub's, and
-            is downloaded from there: nothing else reaches a hub.
+            in transformers' layout, a ``.gguf`` file or a folder that holds one, or a folder with LoRA, which is added
+            into the weights of the model that it names. Any other name is a model hub's, and is downloaded from there:
+            nothing else reaches a hub.
         device: As torch names it; ``"auto"``: CUDA where there is one.
         precision: Of the weights; the nano policy, trained on or not, is always float32.
 
@@ -58,6 +60,11 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
     place = _device(device)
     torch = require("torch", "train")
     dtype = torch.float32 if precision == "float32" or played_as(source) == "nano" else torch.bfloat16
+    if isinstance(source, Path) and (source / ADAPTER_FILE).is_file():
+        bare, _ = load_model(base_of(source), device=place, precision=precision)
+        model, tokenizer = merge_saved(bare, source), load_tokenizer(source)
+        model.name_or_path = str(source)
+        return model.eval(), tokenizer
     if isinstance(source, Path) and source.suffix == ".gguf":
         model, tokenizer = _load_gguf(source)
     elif isinstance(source, Path):
@@ -119,7 +126,7 @@ def _find(name_or_path: str | Path) -> Path | str:
     else:
         path = Path(name_or_path)
     if path.is_dir():
-        if (path / "config.json").exists():
+        if (path / "config.json").exists() or (path / ADAPTER_FILE).exists():
             return path
         files = sorted(path.glob("*.gguf"))
         if len(files) == 1:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.batch import pack_histories
+from agents.logprobs import predicting_states
 from agents.tokens import ConversationEncoder, TokenHistory
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError
@@ -109,7 +111,7 @@ def fit(
     """Train in place until the plateau; leave the best weights in the model.
 
     Args:
-        model: A transformers causal language model.
+        model: A transformers causal language model, also under PEFT: what requires a gradient is trained.
         encoder: Makes the tokens.
         train: Episodes to learn.
         validation: Held-out episodes; they are never transformed.
@@ -122,7 +124,7 @@ def fit(
         One entry a look.
     """
     held_out = [encode_episode(encoder, episode) for episode in validation]
-    pad_id = int(encoder.tokenizer.pad_token_id)
+    pad_id = encoder.tokenizer.pad_token_id
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=config.learning_rate,
@@ -131,10 +133,10 @@ def fit(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: _rate(update, config))
     generator = torch.Generator().manual_seed(config.seed)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    looks = _Looks(best_weights=copy.deepcopy(model.state_dict()))
+    parts = {"optimizer": optimizer, "schedule": schedule}
+    looks = _Looks(best_weights=copy.deepcopy(_trained(model)))
     if checkpoint is not None and checkpoint.exists():
-        looks = _restore(checkpoint, parts, generator)
+        looks = _restore(checkpoint, model, parts, generator)
     batches = itertools.islice(_batches(encoder, train, config, transform), looks.update, None)
     while not looks.over(config):
         model.train()
@@ -145,11 +147,16 @@ def fit(
             continue
         looks.take(action_loss(model, held_out, config, pad_id), model, config)
         if checkpoint is not None:
-            _keep(checkpoint, parts, generator, looks)
+            _keep(checkpoint, model, parts, generator, looks)
         if progress is not None:
             progress(looks.evaluations[-1])
-    model.load_state_dict(looks.best_weights)
+    model.load_state_dict(looks.best_weights, strict=False)
     return looks.evaluations
+
+
+def _trained(model: Any) -> dict[str, Tensor]:
+    """The weights that are trained: of a model under LoRA a small part, and all that is worth keeping."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 @dataclass(slots=True)
@@ -168,22 +175,23 @@ class _Looks:
         self.losses = []
         self.since = 0 if loss < self.best - config.min_improvement else self.since + 1
         if loss < self.best:
-            self.best, self.best_weights = loss, copy.deepcopy(model.state_dict())
+            self.best, self.best_weights = loss, copy.deepcopy(_trained(model))
 
     def over(self, config: SFTConfig) -> bool:
         return self.update >= config.max_updates or self.since >= config.patience
 
 
-def _keep(path: Path, parts: Mapping[str, Any], generator: torch.Generator, looks: _Looks) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
+def _keep(path: Path, model: Any, parts: Mapping[str, Any], generator: torch.Generator, looks: _Looks) -> None:
+    state = {"model": _trained(model), **{name: part.state_dict() for name, part in parts.items()}}
     evaluations = [asdict(look) for look in looks.evaluations]
     aside = path.with_name(path.name + ".partial")
     torch.save({**state, "generator": generator.get_state(), **asdict(looks), "evaluations": evaluations}, aside)
     aside.replace(path)
 
 
-def _restore(path: Path, parts: Mapping[str, Any], generator: torch.Generator) -> _Looks:
+def _restore(path: Path, model: Any, parts: Mapping[str, Any], generator: torch.Generator) -> _Looks:
     state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"], strict=False)
     for name, part in parts.items():
         part.load_state_dict(state[name])
     generator.set_state(state["generator"])
@@ -191,7 +199,7 @@ def _restore(path: Path, parts: Mapping[str, Any], generator: torch.Generator) -
     return _Looks(state["best_weights"], state["best"], state["since"], state["update"], evaluations=evaluations)
 
 
-def action_loss(model: Any, histories: Sequence[TokenHistory], config: SFTConfig, pad_id: int) -> float:
+def action_loss(model: Any, histories: Sequence[TokenHistory], config: SFTConfig, pad_id: int | None) -> float:
     """Mean negative log-likelihood of action tokens, in nats."""
     model.eval()
     total, count = 0.0, 0
@@ -209,7 +217,7 @@ def _update(
     batch: Sequence[TokenHistory],
     optimizer: torch.optim.Optimizer,
     config: SFTConfig,
-    pad_id: int,
+    pad_id: int | None,
     generator: torch.Generator,
 ) -> float:
     losses, is_action = _token_losses(model, batch, config, pad_id, generator)
@@ -224,33 +232,24 @@ def _token_losses(
     model: Any,
     batch: Sequence[TokenHistory],
     config: SFTConfig,
-    pad_id: int,
+    pad_id: int | None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Losses ``(N,)`` of the tokens that count, and which of them are an action's.
 
     The output head sees only these tokens. With a generator, some of the context counts too.
     """
-    width = max(len(history) for history in batch)
-    ids = torch.full((len(batch), width), pad_id)
-    written = torch.zeros(len(batch), width, dtype=torch.bool)
-    real = torch.zeros(len(batch), width, dtype=torch.bool)
-    for row, history in enumerate(batch):
-        ids[row, : len(history)] = torch.tensor(history.ids)
-        written[row, : len(history)] = torch.tensor(history.turn_ids) >= 0
-        real[row, : len(history)] = True
-    chosen = written
+    tokens = pack_histories(batch, pad_id)
+    chosen = tokens.action_mask.clone()
     if generator is not None and config.context_share:
-        chosen = written | (real & (torch.rand(written.shape, generator=generator) < config.context_share))
+        drawn = torch.rand(chosen.shape, generator=generator) < config.context_share
+        chosen |= tokens.attention_mask.bool() & drawn
+    chosen[:, 0] = False  # nothing predicts the first token
     device = next(model.parameters()).device
-    targets = chosen[:, 1:].flatten().nonzero().squeeze(1)
-    is_action = written[:, 1:].flatten()[targets].to(device)
-    labels = ids[:, 1:].flatten()[targets].to(device)
+    is_action, labels = tokens.action_mask[chosen].to(device), tokens.input_ids[chosen].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-        # Padding stands on the right, where causal attention never looks: no mask is needed.
-        hidden = model.model(input_ids=ids.to(device)).last_hidden_state[:, :-1].flatten(0, 1)
-        # index_select: the gradient of a boolean mask is far slower on a CPU.
-        logits = model.lm_head(hidden.index_select(0, targets.to(device)))
+        states = predicting_states(model, tokens.to(device), chosen.roll(-1, dims=1).to(device))
+        logits = model.get_output_embeddings()(states)
     return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none"), is_action
 
 

@@ -74,8 +74,9 @@ class TrainConfig:
         correction_geometric: Geometric mean over the tokens of a turn or sequence, instead of the product.
         correction_low: Lower limit of mask, in [0, 1]; by default there is none.
         correction_high: Upper limit, at least 1.
-        max_parity: The run stops where the sampler's log-probability of a token differs from the trainer's by more;
-            by default by 1e-3 in float32, and nowhere in bfloat16, where rounding alone can come to more.
+        max_parity: The run stops where the sampler's log-probability of a token differs from the trainer's by more; by
+            default by 1e-3 in float32, and nowhere in bfloat16, where rounding alone can come to more. A sampler with
+            weights of its own is also probed after each sync (agents.sampling.parity).
         kl_coef: Weight of the KL penalty towards the initial model; 0: no penalty.
         entropy_coef: Weight of the entropy bonus.
         checkpoint_every: Updates between checkpoints; the last update always makes one.

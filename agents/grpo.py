@@ -71,7 +71,7 @@ def train(
                     batch = PolicyBatch(tokens, by_token, reference_logprobs(run, tokens))
                     learned = update_policy(run, batch, update)
                     learned["groups/learned"] = len(set(scored.turns.groups[rows].tolist()))
-                    run.sampler.sync(run.model, update)
+                learned |= session.sync(update, scored.rollouts)
 
                 # Metrics, episodes, evaluation, checkpoint.
                 session.finish(update, played, scored, advantages, learned)

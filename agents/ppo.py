@@ -90,7 +90,7 @@ def train(
                         if config.whiten:
                             advantages = whitened(advantages, tokens.action_mask)
                         learned |= update_policy(run, PolicyBatch(tokens, advantages, ref_logprobs), update)
-                        run.sampler.sync(run.model, update)
+                learned |= session.sync(update, scored.rollouts)
 
                 # Metrics, episodes, evaluation, checkpoint.
                 session.finish(update, played, scored, credit.by_turn, learned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,17 @@ from agents.interrupt import Interrupt
 from agents.metrics import Stopwatch, rollout_metrics
 from agents.progress import TrainingProgress
 from agents.records import ScoredEpisode, write_scored_episodes
-from agents.rollout import CollectResult, collect
+from agents.rollout import CollectResult, Rollout, collect
 from agents.rollout_async import collect_async
 from agents.run import Metrics, Run
+from agents.sampling.parity import check_parity
 from agents.score import Scored, score
 from agents.sharding import whole
+from agents.tokens import TokenHistory
 from toolenv.seeding import derive
+
+PROBES = 4
+"""How many actions a parity probe samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,26 @@ class Session:
         """A block in which Ctrl-C waits: from the first change of a weight to the last line on the disk."""
         return self.interrupt.deferred()
 
+    def sync(self, update: int, rollouts: Sequence[Rollout]) -> Metrics:
+        """Give the sampler the new weights; one that holds weights of its own shows that it has them.
+
+        Args:
+            update: Number of the update.
+            rollouts: Its episodes, some of whose prompts are sampled from again.
+
+        Raises:
+            SamplerError: The weights could not be handed over, or what the sampler says of them is not what they say.
+        """
+        run = self.run
+        with self.watch("sync"):
+            run.sampler.sync(run.model, update)
+            if run.config.sampler == "hf":
+                return {}
+            prompts = [prompt_of(rollout) for rollout in rollouts[:PROBES]]
+            seeds = [derive(run.config.seed, "parity", update, i) for i in range(len(prompts))]
+            parity = check_parity(run.sampler, run.model, prompts, seeds=seeds, tolerance=run.config.max_parity)
+        return {"sync_parity_max": parity.max, "sync_parity_mean": parity.mean}
+
     def finish(
         self, update: int, played: CollectResult, scored: Scored, advantages: NDArray[Any], learned: Metrics
     ) -> None:
@@ -183,6 +208,13 @@ class Session:
         """What the run has come to."""
         run = self.run
         return TrainResult(run.model, run.tokenizer, run.done, run.metrics, latest(run.checkpoints), self.interrupted)
+
+
+def prompt_of(rollout: Rollout) -> TokenHistory:
+    """What an episode's first action went on from."""
+    prompt = TokenHistory()
+    prompt.append_context(rollout.tokens.ids[: rollout.tokens.turn_ids.index(0)])
+    return prompt
 
 
 def _records(scored: Scored, advantages: NDArray[Any], update: int) -> list[ScoredEpisode]:

@@ -135,3 +135,14 @@ def test_rounding_is_allowed_for_by_the_type_of_the_weights() -> None:
     trained = make_model(spread=0.05).bfloat16()
     exact = copy.deepcopy(trained).float()
     assert TOLERANCES[torch.float32] < check_parity(sampler(exact), trained, histories(), seeds=SEEDS).max
+
+
+def test_many_small_differences_are_no_rounding() -> None:
+    model = make_model().bfloat16()
+    for all_over, agrees in ((0.05, True), (0.2, False)):
+        biased = distorted(model, lambda _, g, by=all_over: [logprob - by for logprob in g.logprobs])
+        if agrees:
+            check_parity(biased, model, histories(), seeds=SEEDS)
+            continue
+        with pytest.raises(SamplerError, match=r"0 of \d+ tokens differ by more than 0.5, on average by 0.2"):
+            check_parity(biased, model, histories(), seeds=SEEDS)

@@ -48,6 +48,7 @@ class VLLMSampler:
         ConfigError: A setting that would bias what is recorded, or that the sampler makes itself; or one of several
             training processes.
         MissingExtraError: vLLM is not installed.
+        SamplerError: vLLM does not start.
 
     Example:
         >>> VLLMSampler("runs/sft", tokenizer, SamplingParams(), dtype="float32")  # doctest: +SKIP
@@ -82,9 +83,9 @@ class VLLMSampler:
             engine = {"max_loras": max_staleness + 2, **engine, "enable_lora": True}
         # Compiling takes half a minute on a CPU, and what comes out is slower there.
         engine = {"enforce_eager": not torch.cuda.is_available(), **engine}
-        with _generators_untouched():
+        with _failing_to(f"start with model {str(source)!r}"), _generators_untouched():
             self._llm = self._vllm.LLM(str(source), **engine, **OURS)
-        self._transfer = FileTransfer(_Engine(self._llm), weight_dir) if self._shelf is None else None
+            self._transfer = FileTransfer(_Engine(self._llm), weight_dir) if self._shelf is None else None
         self._adapter: Any = None
 
     def generate(self, prompts: Sequence[TokenHistory], *, seeds: Sequence[int]) -> list[Generation]:

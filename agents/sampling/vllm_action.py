@@ -96,10 +96,9 @@ class ActionFormat:
             raise SamplerError(
                 f"vLLM ended an action of {len(ids)} tokens by {finish_reason!r}, not by a stop or a length"
             )
-        if len(ids) != len(logprobs) or not all(map(math.isfinite, logprobs)):
-            raise SamplerError(
-                f"vLLM gave {len(logprobs)} log-probabilities, not all of them finite, for {len(ids)} tokens"
-            )
+        given = sum(map(math.isfinite, logprobs))
+        if not len(ids) == len(logprobs) == given:
+            raise SamplerError(f"vLLM gave {given} finite log-probabilities for an action of {len(ids)} tokens")
         ids, logprobs = tuple(ids), tuple(logprobs)
         end = self._stops.end(ids)
         if end is not None:  # nothing comes after it, also where vLLM samples several tokens at once

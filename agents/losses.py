@@ -204,8 +204,7 @@ def value_loss(
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float | None:
     """How much of the returns' variance the values explain: ``1 - Var(returns - values) / Var(returns)``.
 
-    1: all of it; 0: as much as a constant; below 0: the critic is worse than none. ``None`` where the returns are all
-    equal, and there is nothing to explain.
+    1: all of it; 0: as much as a constant; below 0: less than that. ``None``: all returns are equal.
 
     Args:
         values: ``(B, L)``.
@@ -270,9 +269,8 @@ def kl_loss(
 ) -> Tensor:
     """KL(policy || reference) as a loss: the value is that of ``kind``, the gradient that of the KL, whatever ``kind``.
 
-    The gradient of a token is ``(log policy - log reference)`` times that of ``log policy``, which is also k2's; its
-    expectation is the exact gradient of the KL at each state that was visited. How a token changes the states that
-    come after it is not in there; KL as a reward (``kl_rewards``) has that too.
+    A token's gradient is ``(log policy - log reference)`` times that of ``log policy``, as k2's is: in expectation the
+    exact gradient of the KL at each state. How a token changes later states only KL as a reward (``kl_rewards``) has.
 
     Args:
         logprobs: Of the policy, ``(B, L)``.

@@ -118,6 +118,11 @@ def importance_weights(
 
 
 def check_correction(mode: Correction, level: Level, geometric: bool, low: float | None, high: float) -> None:
+    """Check settings of ``importance_weights`` before there is anything to weigh.
+
+    Raises:
+        ConfigError: Settings out of range or that do not fit together.
+    """
     if mode not in get_args(Correction):
         raise ConfigError(f"mode must be one of {', '.join(get_args(Correction))}; got {mode!r}")
     if geometric and level == "token":

@@ -233,7 +233,7 @@ def open_run(
         optimizers.get("critic_optimizer"), envs, eval_envs, rewards,
         encoder=ConversationEncoder(tokenizer, format),
         sampler=make_sampler(
-            config.sampler, model, tokenizer, params, version=done, model_path=config.model, urls=config.sampler_urls,
+            config.sampler, model, tokenizer, params, version=done, urls=config.sampler_urls,
             options=config.sampler_kwargs,
         ),
         max_tokens=max_tokens,

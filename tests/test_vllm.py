@@ -309,21 +309,12 @@ def test_rollouts_and_updates_take_turns(engine: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def adapter_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """An engine over a base model, whose adapters come version by version; at temperature 0.7, with stop strings."""
-    folder = tmp_path_factory.mktemp("base")
-    base = policy()
-    base.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    model = with_lora(base)
-    sampler = make_sampler(
-        "vllm",
-        model,
-        make_tokenizer(),
-        SamplingParams(max_new_tokens=12, temperature=0.7, stop=("e", "is")),
-        model_path=folder,
-        options={"adapter": "policy", "max_lora_rank": 8, "max_model_len": 1024},
-    )
+def adapter_engine(servers: list[str]) -> Iterator[tuple[Any, Any]]:
+    """An engine that holds the base model, whose adapters come version by version; at temperature 0.7, with stops."""
+    model = with_lora(policy())
+    params = SamplingParams(max_new_tokens=12, temperature=0.7, stop=("e", "is"))
+    options = {"adapter": "policy", "max_model_len": 1024}
+    sampler = make_sampler("vllm", model, make_tokenizer(), params, options=options)
     yield sampler, model
     sampler.close()
 

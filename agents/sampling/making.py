@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from agents.sampling.base import SamplingParams, SyncedSampler
@@ -14,6 +13,8 @@ from agents.sampling.weights import plain
 from toolenv.errors import ConfigError
 
 SamplerKind = Literal["hf", "vllm", "vllm-server"]
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Room for adapters that vLLM can make."""
 
 
 def make_sampler(
@@ -23,7 +24,6 @@ def make_sampler(
     params: SamplingParams,
     *,
     version: int = 0,
-    model_path: str | Path | None = None,
     urls: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> SyncedSampler:
@@ -35,10 +35,9 @@ def make_sampler(
         tokenizer: Its tokenizer.
         params: How to sample.
         version: Version of its weights, which the sampler is given at once.
-        model_path: Folder or name of the base model: where the option ``adapter`` names a LoRA adapter, the engine in
-            this process loads it; elsewhere nothing is read from it.
         urls: Addresses of vLLM servers.
-        options: Further settings of ``HFSampler``, ``VLLMSampler`` or ``VLLMServerSampler``.
+        options: Further settings of ``HFSampler``, ``VLLMSampler`` or ``VLLMServerSampler``. For the latter two
+            ``{"adapter": NAME}`` has a PEFT model's LoRA adapter travel alone; otherwise it is merged.
 
     Raises:
         ConfigError: Settings that do not fit together.
@@ -62,7 +61,7 @@ def make_sampler(
 
         sampler = VLLMServerSampler(urls, tokenizer, params, version, ends=ends, **given)
     elif kind == "vllm":
-        sampler = _engine(model, tokenizer, params, version, ends, model_path, given)
+        sampler = _engine(model, tokenizer, params, version, ends, given)
     else:
         raise ConfigError(f"sampler must be 'hf', 'vllm' or 'vllm-server', not {kind!r}")
     sampler.sync(model, version)
@@ -70,26 +69,32 @@ def make_sampler(
 
 
 def _engine(
-    model: Any,
-    tokenizer: Any,
-    params: SamplingParams,
-    version: int,
-    ends: frozenset[int],
-    model_path: str | Path | None,
-    options: dict[str, Any],
+    model: Any, tokenizer: Any, params: SamplingParams, version: int, ends: frozenset[int], options: dict[str, Any]
 ) -> SyncedSampler:
-    """An engine in this process: over the base model for adapters, else over weights that the first sync brings."""
+    """An engine in this process, which starts without weights; those of a base model come here."""
     from agents.sampling.vllm import VLLMSampler
 
     inner = plain(model)
-    options = {"dtype": str(inner.dtype).removeprefix("torch."), **options}
-    if options.get("adapter") is not None:
-        if model_path is None:
-            raise ConfigError("a sampler with an adapter needs the base model's folder or name; give model_path")
-        return VLLMSampler(model_path, tokenizer, params, version, ends=ends, **options)
+    options = {"dtype": str(inner.dtype).removeprefix("torch."), "load_format": "dummy", **options}
+    adapted = options.get("adapter") is not None
+    if adapted:
+        options = {"max_lora_rank": _room_for_rank(model), **options}
     with tempfile.TemporaryDirectory(prefix="toolenv-config-") as folder:
         config = copy.deepcopy(inner.config)
         config.architectures = config.architectures or [type(inner).__name__]
         config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return VLLMSampler(folder, tokenizer, params, version, ends=ends, load_format="dummy", **options)
+        sampler = VLLMSampler(folder, tokenizer, params, version, ends=ends, **options)
+    if adapted:
+        sampler.take_base(model)
+    return sampler
+
+
+def _room_for_rank(model: Any) -> int:
+    """The smallest size that vLLM has for the rank of a model's adapters."""
+    if not hasattr(model, "peft_config"):
+        raise ConfigError(
+            f"the sampler shall take adapters, and {type(model).__name__} has none; wrap it by PEFT first"
+        )
+    rank = max(adapter.r for adapter in model.peft_config.values())
+    return next((size for size in LORA_RANKS if size >= rank), rank)

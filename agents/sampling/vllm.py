@@ -85,7 +85,7 @@ class VLLMSampler:
         engine = {"enforce_eager": not torch.cuda.is_available(), **engine}
         with _failing_to(f"start with model {str(source)!r}"), _generators_untouched():
             self._llm = self._vllm.LLM(str(source), **engine, **OURS)
-            self._transfer = FileTransfer(_Engine(self._llm), weight_dir) if self._shelf is None else None
+            self._transfer = FileTransfer(_Engine(self._llm), weight_dir)
         self._adapter: Any = None
 
     def generate(self, prompts: Sequence[TokenHistory], *, seeds: Sequence[int]) -> list[Generation]:
@@ -108,12 +108,18 @@ class VLLMSampler:
         with _failing_to(f"take over weights of version {version}"):
             if self._shelf is not None:
                 self._load(self._shelf.add(model, version), self._shelf)
-            elif self._transfer is not None:
-                self._transfer.send(model)
-                self._llm.update_weight_version(str(version))
-                if not self._llm.reset_prefix_cache():
-                    raise SamplerError("vLLM kept prefixes of older weights, for a request that is still running")
+            else:
+                self._send(model, version)
         self.version = version
+
+    def take_base(self, model: Any) -> None:
+        """Take over what lies under a PEFT model's adapters: for an engine that holds another base, or none.
+
+        Raises:
+            SamplerError: The weights could not be handed over.
+        """
+        with _failing_to("take over the base model"), model.disable_adapter():
+            self._send(model, self.version)
 
     def close(self) -> None:
         """Shut the engine down, and free what it holds."""
@@ -122,6 +128,12 @@ class VLLMSampler:
             self._shelf.close()
 
     # Inside --------------------------------------------------------------------------------------------------------
+
+    def _send(self, model: Any, version: int) -> None:
+        self._transfer.send(model)
+        self._llm.update_weight_version(str(version))
+        if not self._llm.reset_prefix_cache():
+            raise SamplerError("vLLM kept prefixes of older weights, for a request that is still running")
 
     def _load(self, adapter: Adapter, shelf: AdapterShelf) -> None:
         request = require("vllm.lora.request", "vllm").LoRARequest(adapter.name, adapter.number, str(adapter.folder))

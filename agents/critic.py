@@ -41,4 +41,6 @@ class Critic(torch.nn.Module):
         wanted = before.scatter(1, last, True)
         states = self.head(predicting_states(self.decoder, tokens, wanted).float()).squeeze(-1)
         grid = torch.zeros(wanted.shape, device=states.device).masked_scatter(wanted, states)
-        return grid.roll(1, dims=1).masked_fill(~tokens.action_mask, 0.0), grid.gather(1, last).squeeze(1)
+        return grid.roll(1, dims=1).masked_fill(~tokens.action_mask, 0.0), grid.gather(1, last).sum(
+            dim=1
+        )  # no view: FSDP wants none

@@ -11,6 +11,7 @@ is why ``Ranks.parts`` gives every rank the same number of micro-batches, some o
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,11 +106,6 @@ class Ranks:
         """Wait until every rank is here."""
         self.sum(0.0)
 
-    def close(self) -> None:
-        """Leave the others, at the end of the run."""
-        if self.world > 1:
-            torch.distributed.destroy_process_group()
-
 
 def open_ranks(device: str = "auto") -> Ranks:
     """Find the other processes that ``torchrun`` started; without it, this one is alone.
@@ -141,8 +137,15 @@ def open_ranks(device: str = "auto") -> Ranks:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"  # weights and gradients go by NCCL; what is exchanged here lies on the CPU
-    torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+    if not torch.distributed.is_initialized():  # a process may train several times
+        torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+        atexit.register(_leave)
     return Ranks(torch.distributed.get_rank(), world, torch.device(device))
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def idle(tokens: TokenTensors) -> TokenTensors:

@@ -166,10 +166,9 @@ class Run:
         return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
 
     def close(self) -> None:
-        """Close the environments that the run made itself, and leave the other processes."""
+        """Close the environments that the run made itself."""
         for envs in self.owned:
             envs.close()
-        self.ranks.close()
 
 
 def open_run(

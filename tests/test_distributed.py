@@ -151,7 +151,6 @@ def main(folder: Path) -> None:
     """Run as one of the processes."""
     ranks = open_ranks("cpu")
     torch.save(work(ranks, folder), folder / f"{ranks.rank}.pt")
-    ranks.close()
 
 
 @dataclass
@@ -306,7 +305,6 @@ def test_alone_nothing_changes() -> None:
     with whole(model):
         assert through(model, lambda *values: values, 1, 2) == (1, 2)
     ranks.barrier()
-    ranks.close()
 
 
 def test_a_full_state_is_a_copy_that_keeps_ties() -> None:

@@ -89,9 +89,9 @@ def peek_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>")
 
 
-def peek_model(seed=0):
+def peek_model(seed=0, hidden=32):
     config = Qwen2Config(
-        vocab_size=10, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=10, hidden_size=hidden, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=32, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
         bos_token_id=None,
     )  # fmt: skip

@@ -11,12 +11,13 @@ import importlib.util
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ import pytest
 import requests
 import torch
 from agents_fixtures import make_envs, make_model, make_tokenizer
+from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
 
+from agents.config import GRPOConfig
 from agents.evaluate import evaluate
+from agents.grpo import train
 from agents.rollout import collect
 from agents.sampling import Generation, SamplingParams
 from agents.sampling.making import make_sampler
@@ -37,6 +41,7 @@ from agents.sampling.stops import StopStrings
 from agents.sampling.transfer import FileTransfer
 from agents.sampling.vllm_server import VLLMServerSampler
 from agents.tokens import ConversationEncoder, TokenHistory
+from rewards import RewardSum, TurnView
 from toolenv.errors import ConfigError, SamplerError
 from toolenv.formats import make_format
 
@@ -152,20 +157,20 @@ def free_ports(count: int) -> list[int]:
 
 
 def start_server(model: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """The command that docs/samplers.md gives, with what a CPU wants besides."""
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(model), "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"),
-        *("--logprobs-mode", "processed_logprobs"),
-        *("--worker-extension-cls", "agents.sampling.vllm_worker.WorkerExtension"),
-        *("--weight-transfer-config", '{"backend": "files"}'),
-        *("--enable-lora", "--max-loras", "3", "--max-lora-rank", "8"),
-    ]
-    runtime = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    """The very command that docs/samplers.md gives, with a model and a port of ours and what the tests want besides."""
+    page = (Path(__file__).parents[1] / "docs" / "samplers.md").read_text(encoding="utf-8")
+    block = page.partition("## Start a server")[2].partition("```sh\n")[2].partition("```")[0]
+    words = shlex.split(block.replace("\\\n", " "))
+    given = dict(word.split("=") for word in words[: words.index("python")])
+    command = [sys.executable, *words[words.index("python") + 1 :]]
+    command[command.index("--model") + 1] = str(model)
+    command[command.index("--port") + 1] = str(port)
+    command += ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"]
+    command += ["--enable-lora", "--max-loras", "3", "--max-lora-rank", "8"]
+    given["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env={**os.environ, **runtime}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, env={**os.environ, **given}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
@@ -281,31 +286,26 @@ def test_what_is_too_long_is_said(engine: Any) -> None:
         engine.generate([history(PROMPTS[0], times=200)], seeds=[1])
 
 
-def test_rollouts_and_updates_take_turns(engine: Any) -> None:
-    """A policy that learns by its own samples: the ratio is 1 before every step, and the reward rises."""
-    model = policy(seed=4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    prompts = [history("a") for _ in range(32)]
-    wanted = make_tokenizer().convert_tokens_to_ids("e")
-    rewards = []
-    for update in range(8):
-        engine.sync(model, update)
-        drawn = engine.generate(prompts, seeds=range(100 * update, 100 * update + len(prompts)))
-        assert {generation.version for generation in drawn} == {update}
-        compare_logprobs(model, prompts, drawn, tolerance=TOLERANCE)
-        returns = torch.tensor([generation.ids.count(wanted) / len(generation.ids) for generation in drawn])
-        rewards.append(float(returns.mean()))
-        advantages = (returns - returns.mean()) / (returns.std() + 1e-6)
-        loss = torch.zeros(())
-        for prompt, generation, advantage in zip(prompts, drawn, advantages, strict=True):
-            ids = torch.tensor([[*prompt.ids, *generation.ids]])
-            logprobs = model(ids[:, :-1]).logits[0, len(prompt) - 1 :].log_softmax(-1)
-            taken = logprobs.gather(1, ids[0, len(prompt) :, None])
-            loss = loss - advantage * taken.sum() / len(prompts)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert np.mean(rewards[-2:]) > 5 * (rewards[0] + 0.01)
+def test_grpo_learns_with_an_engine_in_its_process(servers: list[str], tmp_path: Path) -> None:
+    def run(num_updates: int, resume: bool) -> Any:
+        config = GRPOConfig(
+            output_dir=tmp_path / "run", num_updates=num_updates, groups_per_update=8, max_new_tokens=1, alpha=0.5,
+            learning_rate=3e-3, micro_batch_episodes=64, checkpoint_every=20, sampler="vllm", resume=resume,
+        )  # fmt: skip
+        return train(
+            config,
+            model=peek_model(hidden=64),
+            tokenizer=peek_tokenizer(),
+            envs=peek_envs(64),
+            rewards=peek_rewards(),
+            quiet=True,
+        )
+
+    lines = run(40, resume=False).metrics + run(42, resume=True).metrics
+    assert [line["update"] for line in lines] == list(range(1, 43))
+    assert np.mean([line["success_rate"] for line in lines[:3]]) < 0.45
+    assert np.mean([line["success_rate"] for line in lines[-3:]]) > 0.8
+    assert max(line[name] for line in lines for name in ("parity_max", "sync_parity_max")) < TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -450,6 +450,33 @@ def test_episodes_are_played_on_servers(served: Any) -> None:
             for logprob, turn in zip(rollout.tokens.logprobs, rollout.tokens.turn_ids, strict=True)
             if turn >= 0
         )
+
+
+def test_grpo_runs_with_adapters_on_servers_each_episode_at_its_own_pace(
+    served: Any, ready: list[str], tmp_path: Path
+) -> None:
+    served.sync(policy(), 1)  # the base
+    config = GRPOConfig(
+        output_dir=tmp_path / "run", num_updates=3, groups_per_update=2, group_size=4, max_new_tokens=12,
+        max_tokens=400, rollout="async", learning_rate=1e-2,
+        sampler="vllm-server", sampler_urls=tuple(ready), sampler_kwargs={"adapter": "grpo", "model": "tiny"},
+    )  # fmt: skip
+    rewards = RewardSum({"outcome": Brevity()})
+    model, tokenizer = with_lora(policy()), make_tokenizer()
+    result = train(config, model=model, tokenizer=tokenizer, envs=make_envs(8), rewards=rewards, quiet=True)
+    assert len(result.metrics) == 3
+    assert max(line[name] for line in result.metrics for name in ("parity_max", "sync_parity_max")) < TOLERANCE
+    names = [entry["id"] for entry in requests.get(f"{ready[1]}/v1/models", timeout=10).json()["data"]]
+    assert {"grpo-v2", "grpo-v3"} <= set(names)
+
+
+class Brevity:
+    """The outcome: the shorter the better."""
+
+    name = "outcome"
+
+    def score(self, views: Sequence[TurnView]) -> list[float | None]:
+        return [1 / (1 + len(view.turn.action)) if view.final else None for view in views]
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])

@@ -15,6 +15,7 @@ from agents.importance import check_correction
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
 from agents.sampling.making import SamplerKind
+from agents.trackers import TrackerName
 from rewards.base import OnError
 from rewards.options import check_choice
 from toolenv.errors import ConfigError
@@ -79,6 +80,7 @@ class TrainConfig:
             weights of its own is also probed after each sync (agents.sampling.parity).
         kl_coef: Weight of the KL penalty towards the initial model; 0: no penalty.
         entropy_coef: Weight of the entropy bonus.
+        trackers: Where metrics go beside metrics.jsonl: tensorboard, trackio, wandb; may be given several times.
         checkpoint_every: Updates between checkpoints; the last update always makes one.
         keep_checkpoints: How many checkpoints are kept.
         eval_every: Updates between evaluations on other tasks; 0: none.
@@ -133,6 +135,7 @@ class TrainConfig:
     max_parity: float | None = None
     kl_coef: float = 0.0
     entropy_coef: float = 0.0
+    trackers: tuple[TrackerName, ...] = ()
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
     eval_every: int = 0
@@ -146,7 +149,7 @@ class TrainConfig:
             raise ConfigError(
                 f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {self.episodes} episodes"
             )
-        for name in ("process", "sampler_urls"):
+        for name in ("process", "sampler_urls", "trackers"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         check_choice("rollout", self.rollout, ("lockstep", "async"))

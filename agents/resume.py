@@ -14,7 +14,7 @@ from toolenv.errors import ConfigError
 MAY_CHANGE = frozenset(
     {
         "output_dir", "resume", "device", "num_updates", "num_envs", "micro_batch_episodes", "checkpoint_every",
-        "keep_checkpoints", "eval_every", "eval_episodes", "eval_env_kwargs",
+        "keep_checkpoints", "trackers", "eval_every", "eval_episodes", "eval_env_kwargs",
     }
 )  # fmt: skip
 """Settings that a resumed run may have otherwise: they change where, how fast and how long, not what is learned."""

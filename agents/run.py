@@ -27,6 +27,7 @@ from agents.sampling.base import SamplingParams, SyncedSampler
 from agents.sampling.making import make_sampler
 from agents.sharding import shard, whole
 from agents.tokens import ConversationEncoder
+from agents.trackers import Tracker, open_trackers
 from rewards import OutcomeFn, RewardSum
 from toolenv.errors import ConfigError
 from toolenv.seeding import derive
@@ -56,6 +57,7 @@ class Run:
         sampler: Draws actions.
         max_tokens: Longest history that the sampler is given.
         writer: Takes the metrics; ``None`` where another process writes.
+        tracker: Takes them too, for TensorBoard and the like.
         policy: What ``agents.models.played_as`` says of the model, and shall say of its checkpoints.
         done: How many updates are done.
         owned: Environments to close in the end.
@@ -77,6 +79,7 @@ class Run:
     sampler: SyncedSampler
     max_tokens: int | None
     writer: MetricsWriter | None
+    tracker: Tracker
     policy: str | None
     done: int
     owned: list[ToolVectorEnv]
@@ -110,6 +113,7 @@ class Run:
         """Write the metrics of an update, where this process is the one that writes."""
         if self.writer is not None:
             self.writer.write(metrics)
+            self.tracker.log(metrics, step=metrics["update"])
 
     def save(self) -> Path:
         """Write a checkpoint."""
@@ -166,9 +170,10 @@ class Run:
         return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
 
     def close(self) -> None:
-        """Close the environments that the run made itself."""
+        """Close the environments that the run made itself, and its trackers."""
         for envs in self.owned:
             envs.close()
+        self.tracker.close()
 
 
 def open_run(
@@ -237,6 +242,9 @@ def open_run(
         ),
         max_tokens=max_tokens,
         writer=_open_files(config, done) if ranks.main else None,
+        tracker=open_trackers(
+            config.trackers if ranks.main else (), config.output_dir, config.to_json(), resume=config.resume
+        ),
         policy=policy,
         done=done,
         owned=owned,

@@ -556,3 +556,12 @@ def test_a_reward_that_is_named_twice_on_the_command_line_counts_twice():
 def test_there_must_be_a_run_to_resume(tmp_path, capsys):
     assert main(["--resume", "--output-dir", str(tmp_path / "nowhere")]) == 2
     assert "there is no run to resume in" in capsys.readouterr().err
+
+
+def test_trackers_get_what_the_metrics_file_gets(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(settings(tmp_path / "run", num_updates=2, trackers="tensorboard"))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("success_rate")]
+    assert seen == [(line["update"], pytest.approx(line["success_rate"])) for line in result.metrics]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from toolenv.env import Plan, ToolEnv
+from toolenv.env import Plan, StepResult, ToolEnv
 from toolenv.errors import ConfigError, InfrastructureError
 from toolenv.messages import Message, ToolResult
 from toolenv.tools import Job, execute
@@ -42,19 +42,22 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         env_fns: Iterable[Callable[[], ToolEnv]],
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        self.envs = [make() for make in env_fns]
-        if not self.envs:
+        envs = [make() for make in env_fns]
+        if not envs:
             raise ConfigError("ToolVectorEnv needs at least one environment; got none")
-        other = next((env for env in self.envs if not isinstance(env, ToolEnv)), None)
+        other = next((env for env in envs if not isinstance(env, ToolEnv)), None)
         if other is not None:
             raise ConfigError(
                 f"ToolVectorEnv takes bare ToolEnvs, not {type(other).__name__}; "
                 "use gym.make_vec(id), and wrap the vector"
             )
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+        if AutoresetMode(autoreset_mode) == AutoresetMode.SAME_STEP:
             raise ConfigError("autoreset_mode SAME_STEP is not supported; use NEXT_STEP or DISABLED")
-        self.num_envs = len(self.envs)
+        self._hold(envs, AutoresetMode(autoreset_mode))
+
+    def _hold(self, envs: list[ToolEnv], autoreset_mode: AutoresetMode) -> None:
+        """Become the vector of these environments, none of which is running."""
+        self.envs, self.num_envs, self.autoreset_mode = envs, len(envs), autoreset_mode
         self.metadata = {**self.envs[0].metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = self.envs[0].render_mode
         self.single_action_space = self.envs[0].action_space
@@ -125,21 +128,15 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
         terminations = [False] * self.num_envs
         truncations = [False] * self.num_envs
         infos = _Infos(self.num_envs)
-        plans: list[tuple[int, Plan]] = []
-        for i in range(self.num_envs):
-            if not self._done[i]:
-                plans.append((i, self.envs[i].plan(actions[i])))
-            elif self.autoreset_mode == AutoresetMode.NEXT_STEP:
-                self._observations[i], info = self.envs[i].reset()
-                self._done[i] = False
-                infos.add(i, info)
-        for i, plan, results in self._execute(plans):
-            if isinstance(results, InfrastructureError):
-                info = self._fail(i, results)
-                truncations[i] = True
-            else:
-                step = self.envs[i].finish(plan, results)
-                self._observations[i], rewards[i], terminations[i], truncations[i], info = step
+        running = {i: actions[i] for i in range(self.num_envs) if not self._done[i]}
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            for i in range(self.num_envs):
+                if i not in running:
+                    self._observations[i], info = self.envs[i].reset()
+                    self._done[i] = False
+                    infos.add(i, info)
+        for i, step in self.play_turns(running).items():
+            self._observations[i], rewards[i], terminations[i], truncations[i], info = step
             self._done[i] = terminations[i] or truncations[i]
             infos.add(i, info)
         return (
@@ -149,6 +146,24 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
             np.array(truncations, dtype=np.bool_),
             infos.as_dict(),
         )
+
+    def play_turns(self, actions: Mapping[int, str]) -> dict[int, StepResult]:
+        """Play one turn in some of the environments, with one ``execute`` for all.
+
+        Args:
+            actions: A text for each environment that takes a turn; it must be running.
+
+        Returns:
+            What each one's step returned; truncated, with ``info["failure"]``, where a tool could not be served.
+        """
+        plans = [(i, self.envs[i].plan(action)) for i, action in actions.items()]
+        steps: dict[int, StepResult] = {}
+        for i, plan, results in self._execute(plans):
+            if isinstance(results, InfrastructureError):
+                steps[i] = self._fail(i, results)
+            else:
+                steps[i] = self.envs[i].finish(plan, results)
+        return steps
 
     def truncate(self, index: int, reason: str) -> None:
         """Cut the running episode of one environment from outside; it has ended until its next reset.
@@ -173,14 +188,15 @@ class ToolVectorEnv(VectorEnv[Observations, Sequence[str], NDArray[Any]]):
             done.append((i, plan, failure or [o for o in own if isinstance(o, ToolResult)]))
         return done
 
-    def _fail(self, i: int, failure: InfrastructureError) -> dict[str, Any]:
+    def _fail(self, i: int, failure: InfrastructureError) -> StepResult:
         env = self.envs[i]
         env.truncate("infrastructure")
-        return {
+        info = {
             "task_id": env.episode.task.id,
             "reason": "infrastructure",
             "failure": str(failure) or type(failure).__name__,
         }
+        return self._observations[i], 0.0, False, True, info
 
     def _spread_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:

@@ -132,5 +132,5 @@ def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
         return weight
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A or adapter in layer.lora_embedding_A:
-            weight = weight + layer.get_delta_weight(adapter).to(weight.dtype)
+            weight = weight + full(layer.get_delta_weight(adapter)).to(weight.dtype)
     return weight

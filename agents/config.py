@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_es
 from agents.importance import check_correction
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
+from agents.overlong import CutEpisodes, FlawedTurns, OverlongPolicy
 from agents.sampling.making import SamplerKind
 from agents.trackers import TrackerName
 from rewards.base import OnError
@@ -37,6 +38,9 @@ class TrainConfig:
         model: What agents.models.load_model takes: nano, a folder, a .gguf file, a model hub's name.
         device: Where the model runs: cpu, cuda, cuda:1, ...; auto: CUDA where there is one.
         precision: Of the weights: float32 or bfloat16.
+        lora_rank: Train LoRA matrices of this rank instead of the weights; 0: the weights.
+        lora_alpha: Scale of LoRA, over the rank; by default twice the rank.
+        gradient_checkpointing: Make activations again in the backward pass instead of keeping them.
         output_dir: Where metrics, episodes and checkpoints go.
         resume: Go on from the last checkpoint in output_dir.
         seed: Names every random stream of the run: tasks, samples, minibatches.
@@ -46,6 +50,7 @@ class TrainConfig:
         sampler_urls: Addresses of vLLM servers; may be given several times.
         sampler_kwargs: Further settings of the sampler, as JSON.
         rollout: lockstep: all episodes take their turns together; async: an episode goes on when its own tool returns.
+        overlap: Play the episodes of the next update while this one trains, with weights one update older.
         max_new_tokens: Longest action, in tokens.
         max_tokens: Longest episode, in tokens; a longer one is cut. By default what the model can take.
         temperature: Sampling temperature, also in the policy that is trained.
@@ -55,6 +60,15 @@ class TrainConfig:
             given several times; by default there is none.
         on_reward_error: When a reward fails on an episode: stop the run, or mask the episode, which is left out and
             counted.
+        cut_episodes: What an episode counts for that was truncated: keep (its outcome says), mask (not learned from),
+            penalise, or bootstrap (PPO: what the critic expects after the cut counts as the last reward).
+        cut_turns: What a turn counts for that max_new_tokens cut: keep, mask, mask-episode, penalise.
+        void_turns: The same for a turn that could not be read.
+        cut_episode_penalty: What penalise takes off such an episode's outcome.
+        cut_turn_penalty: What penalise takes off such a turn's reward.
+        void_turn_penalty: What penalise takes off such a turn's reward.
+        soft_limit: Tokens of an episode above which 1 comes off its outcome; by default there is no such limit.
+        soft_buffer: Tokens below soft_limit over which that penalty rises from 0.
         estimator_kwargs: Further settings of the estimator, as JSON.
         learning_rate: Of AdamW.
         warmup: Updates over which the learning rate rises from 0.
@@ -99,6 +113,9 @@ class TrainConfig:
     model: str = "nano"
     device: str = "auto"
     precision: Precision = "float32"
+    lora_rank: int = 0
+    lora_alpha: float | None = None
+    gradient_checkpointing: bool = False
     output_dir: Path = Path("runs/train")
     resume: bool = False
     seed: int = 0
@@ -108,12 +125,21 @@ class TrainConfig:
     sampler_urls: tuple[str, ...] = ()
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
     rollout: Literal["lockstep", "async"] = "lockstep"
+    overlap: bool = False
     max_new_tokens: int = 64
     max_tokens: int | None = None
     temperature: float = 1.0
     outcome: str = "auto"
     process: tuple[str, ...] = ()
     on_reward_error: OnError = "stop"
+    cut_episodes: CutEpisodes = "keep"
+    cut_turns: FlawedTurns = "keep"
+    void_turns: FlawedTurns = "keep"
+    cut_episode_penalty: float = 0.5
+    cut_turn_penalty: float = 0.1
+    void_turn_penalty: float = 0.1
+    soft_limit: int | None = None
+    soft_buffer: int = 256
     estimator_kwargs: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 1e-4
     warmup: int = 0
@@ -153,6 +179,7 @@ class TrainConfig:
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         check_choice("rollout", self.rollout, ("lockstep", "async"))
+        self.overlong  # noqa: B018  # it checks itself
         if self.correction != "none":
             check_correction(
                 self.correction, self.correction_level, self.correction_geometric, self.correction_low,
@@ -166,6 +193,11 @@ class TrainConfig:
     def episodes(self) -> int:
         """Episodes an update."""
         raise NotImplementedError
+
+    @property
+    def overlong(self) -> OverlongPolicy:
+        """What cut episodes, cut turns and void turns count for."""
+        return OverlongPolicy(**{f.name: getattr(self, f.name) for f in fields(OverlongPolicy)})
 
     @property
     def parity_limit(self) -> float:
@@ -224,9 +256,12 @@ class GRPOConfig(TrainConfig):
         estimator = self.make_estimator()
         if "values" in NEEDS.get(self.estimator, ()):
             raise ConfigError(f"estimator {self.estimator!r} needs a critic, which GRPO has not; take agents.ppo")
-        if self.process and _ignores_turns(estimator):
+        if self.cut_episodes == "bootstrap":
+            raise ConfigError("cut_episodes='bootstrap' needs a critic, which GRPO has not; take agents.ppo")
+        if (self.process or self.overlong.charges_turns) and _ignores_turns(estimator):
+            what = f"the turn rewards of process {self.process}" if self.process else "what penalise takes off a turn"
             raise ConfigError(
-                f"estimator {self.estimator!r} would not look at the turn rewards of process {self.process}; give "
+                f"estimator {self.estimator!r} would not look at {what}; give "
                 """--estimator-kwargs '{"include_turn_rewards": true}' or a turn-level estimator (turn_loo, trm_grpo)"""
             )
 
@@ -255,8 +290,6 @@ class PPOConfig(TrainConfig):
         gamma: Discount a turn, of token_gae a token; by default the estimator's own.
         gae_lambda: Trace decay a turn, of token_gae a token; by default the estimator's own.
         whiten: Whether advantages are centred and scaled to spread 1 over the action tokens of an update.
-        bootstrap: Whether what the critic expects after a truncated episode's end counts as its last reward. Without
-            it, as by default, running into a limit is an end like any other, and earns what the outcome says.
         kl_in: Whether kl_coef weighs a penalty in the loss, or the rewards of the tokens.
         critic_learning_rate: Of the critic's AdamW.
         critic_warmup: First updates, in which the critic alone is trained.
@@ -278,7 +311,6 @@ class PPOConfig(TrainConfig):
     gamma: float | None = None
     gae_lambda: float | None = None
     whiten: bool = True
-    bootstrap: bool = False
     kl_in: Literal["loss", "reward"] = "loss"
     critic_learning_rate: float = 3e-4
     critic_warmup: int = 0
@@ -323,7 +355,7 @@ _POSITIVE = (
     "num_updates", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
     "learning_rate", "max_grad_norm", "inner_epochs", "minibatch_episodes", "micro_batch_episodes", "clip_high",
     "checkpoint_every", "keep_checkpoints", "eval_episodes", "groups_per_update", "episodes_per_update",
-    "critic_learning_rate", "value_clip", "max_parity",
+    "critic_learning_rate", "value_clip", "max_parity", "lora_alpha",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed",

@@ -9,10 +9,13 @@ import torch
 
 from agents.batch import TokenTensors
 from agents.logprobs import predicting_states
+from agents.lora import has_lora
 
 
 class Critic(torch.nn.Module):
     """A decoder of its own, which starts as the policy's, and one linear output, which starts at 0.
+
+    Where the policy trains LoRA matrices alone, so does the critic's decoder, with matrices of its own.
 
     Args:
         model: The policy: a transformers causal language model.
@@ -23,7 +26,9 @@ class Critic(torch.nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.decoder = copy.deepcopy(model.get_decoder()).requires_grad_(True)
+        self.decoder = copy.deepcopy(model.get_decoder())
+        if not has_lora(model):
+            self.decoder.requires_grad_(True)
         weight = next(self.decoder.parameters())
         self.head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=weight.device)
         torch.nn.init.zeros_(self.head.weight)

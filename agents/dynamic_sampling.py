@@ -49,20 +49,20 @@ def play_groups(
         InfrastructureError: There is no episode to learn from.
         RewardError: A reward failed.
     """
-    played = session.play(update, task_seeds(config, update))
+    played = session.play(update)
     scored = session.score(update, played)
-    advantages = estimator(scored.turns)
+    advantages = estimator(scored.charged)
     for attempt in range(1, config.dynamic_sampling + 1):
         missing = config.groups_per_update - len(set(scored.turns.groups[_informative(scored, advantages)].tolist()))
         if missing <= 0:
             break
-        more = session.play(update, task_seeds(config, update, attempt, missing), attempt)
+        more = session.play_more(update, task_seeds(config, update, attempt, missing), attempt)
         played = CollectResult(played.rollouts + more.rollouts, played.dropped + more.dropped)
         try:
-            scored = join([scored, session.score(update, more)])
+            scored = join([scored, session.score(update, more)], config.overlong)
         except InfrastructureError:  # this round brought nothing; what was there before did
             continue
-        advantages = estimator(scored.turns)
+        advantages = estimator(scored.charged)
     return played, scored, advantages
 
 
@@ -74,5 +74,5 @@ def informative(scored: Scored, advantages: NDArray[np.float64]) -> NDArray[np.i
 
 def _informative(scored: Scored, advantages: NDArray[np.float64]) -> NDArray[np.int64]:
     groups = scored.turns.groups
-    teaching = np.unique(groups[(advantages != 0).any(axis=1)])
+    teaching = np.unique(groups[(scored.keep & (advantages != 0)).any(axis=1)])
     return np.flatnonzero(np.isin(groups, teaching))

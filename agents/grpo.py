@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from agents.batch import pack, token_advantages
 from agents.command_line import run_trainer
 from agents.config import GRPOConfig
-from agents.dynamic_sampling import informative, play_groups
+from agents.dynamic_sampling import informative, play_groups, task_seeds
+from agents.overlong import kept_tokens
 from agents.run import Metrics, open_run
 from agents.session import Session, TrainResult
 from agents.update import PolicyBatch, reference_logprobs, update_policy
@@ -54,7 +56,7 @@ def train(
     """
     estimator = config.make_estimator()
     run = open_run(config, model, tokenizer, envs, eval_envs, rewards)
-    with Session(run, on_update, quiet) as session:
+    with Session(run, partial(task_seeds, config), on_update, quiet) as session:
         for update in session.updates():
             # Episodes, a group a task; their rewards, every turn of every episode in one call a reward; and credit,
             # what each turn earned.
@@ -63,15 +65,19 @@ def train(
             # Tokens: each gets the advantage of the turn that wrote it. A group without any teaches nothing.
             rows = informative(scored, advantages) if config.dynamic_sampling else np.arange(len(advantages))
             tokens = pack([scored.rollouts[row] for row in rows], run.tokenizer.pad_token_id)
+            tokens = kept_tokens(tokens, scored.keep[rows])
             by_token = token_advantages(advantages[rows], tokens.turn_ids)
 
             with session.commit():
+                # With overlap, the next episodes begin now, from the weights that are still these.
+                session.look_ahead(update, scored.rollouts)
+
                 # The clipped loss, in minibatches; then the sampler gets the new weights.
                 with session.watch("update"):
                     batch = PolicyBatch(tokens, by_token, reference_logprobs(run, tokens))
                     learned = update_policy(run, batch, update)
                     learned["groups/learned"] = len(set(scored.turns.groups[rows].tolist()))
-                learned |= session.sync(update, scored.rollouts)
+                session.sync(update, scored.rollouts)
 
                 # Metrics, episodes, evaluation, checkpoint.
                 session.finish(update, played, scored, advantages, learned)

@@ -140,7 +140,6 @@ def rollout_metrics(
     """
     episodes = [rollout.episode for rollout in rollouts]
     turns = [turn for episode in episodes for turn in episode.turns]
-    finish = [reason for rollout in rollouts for reason in rollout.finish_reasons]
     reasons = Counter(str(episode.reason) for episode in episodes)
     returns = batch.outcome + np.where(batch.mask, np.nan_to_num(batch.rewards), 0.0).sum(axis=1)
     played = advantages[batch.mask]
@@ -160,7 +159,6 @@ def rollout_metrics(
         "advantage/std": float(played.std()),
         "tokens/sampled": sum(turn >= 0 for rollout in rollouts for turn in rollout.tokens.turn_ids),
         "tokens/total": sum(len(rollout.tokens) for rollout in rollouts),
-        "cut_turns": finish.count("length") / len(finish),
     }
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from agents.batch import pack
 from agents.command_line import run_trainer
 from agents.config import PPOConfig
 from agents.credit import assign_credit, place_rewards, whitened
+from agents.overlong import bootstrap_values, kept_tokens
 from agents.run import Metrics, open_run
 from agents.session import Session, TrainResult
 from agents.update import (
@@ -61,10 +61,10 @@ def train(
         RewardError: A reward failed.
     """
     run = open_run(config, model, tokenizer, envs, eval_envs, rewards)
-    with Session(run, on_update, quiet) as session:
+    with Session(run, partial(task_seeds, config), on_update, quiet) as session:
         for update in session.updates():
             # Episodes: each of a task of its own; the critic is what they are compared with.
-            played = session.play(update, task_seeds(config, update))
+            played = session.play(update)
 
             # Rewards: every turn of every episode in one call a reward.
             scored = session.score(update, played)
@@ -73,24 +73,27 @@ def train(
                 # Values: of the state before each action token, and of the state in which an episode was left.
                 tokens = pack(scored.rollouts, run.tokenizer.pad_token_id, keep_tail=True)
                 values, last = batch_values(run, tokens)
-                cut = np.array([rollout.episode.truncated for rollout in scored.rollouts])
-                bootstrap = np.where(cut & config.bootstrap, last.numpy(), 0.0)
+                bootstrap = bootstrap_values(scored.rollouts, last.double().numpy(), config.overlong)
 
                 # Credit: rewards at the tokens that they are due at, then an estimator over tokens or turns.
                 ref_logprobs = reference_logprobs(run, tokens)
-                rewards_by_token = place_rewards(config, scored.turns, tokens, ref_logprobs)
+                rewards_by_token = place_rewards(config, scored.charged, tokens, ref_logprobs)
                 credit = assign_credit(config, tokens, rewards_by_token, values, bootstrap)
 
             with session.commit():
+                # With overlap, the next episodes begin now, from the weights that are still these.
+                session.look_ahead(update, scored.rollouts)
+
                 # The clipped losses, in minibatches; then the sampler gets the new weights.
                 with session.watch("update"):
                     learned = update_critic(run, ValueBatch(tokens, values, credit.returns, credit.value_mask), update)
                     if update > config.critic_warmup:
-                        advantages = credit.advantages
+                        kept = kept_tokens(tokens, scored.keep)
+                        advantages = credit.advantages.masked_fill(~kept.action_mask, 0.0)
                         if config.whiten:
-                            advantages = whitened(advantages, tokens.action_mask)
-                        learned |= update_policy(run, PolicyBatch(tokens, advantages, ref_logprobs), update)
-                learned |= session.sync(update, scored.rollouts)
+                            advantages = whitened(advantages, kept.action_mask)
+                        learned |= update_policy(run, PolicyBatch(kept, advantages, ref_logprobs), update)
+                session.sync(update, scored.rollouts)
 
                 # Metrics, episodes, evaluation, checkpoint.
                 session.finish(update, played, scored, credit.by_turn, learned)

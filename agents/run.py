@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from agents.distributed import Ranks, open_ranks
 from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
+from agents.lora import add_lora
 from agents.metrics import OUTCOME, MetricsWriter
 from agents.models import load_model, played_as, room_for_history
+from agents.overlap import HeldWeights
+from agents.recompute import enable_gradient_checkpointing
 from agents.records import keep_updates
 from agents.resume import claim_output
 from agents.reward_spec import make_terms
@@ -56,6 +60,7 @@ class Run:
         encoder: Writes the tokens of prompts and observations.
         sampler: Draws actions.
         max_tokens: Longest history that the sampler is given.
+        held: With overlap, the weights that the sampler has; they are part of a checkpoint.
         writer: Takes the metrics; ``None`` where another process writes.
         tracker: Takes them too, for TensorBoard and the like.
         policy: What ``agents.models.played_as`` says of the model, and shall say of its checkpoints.
@@ -78,6 +83,7 @@ class Run:
     encoder: ConversationEncoder
     sampler: SyncedSampler
     max_tokens: int | None
+    held: HeldWeights
     writer: MetricsWriter | None
     tracker: Tracker
     policy: str | None
@@ -107,7 +113,7 @@ class Run:
         parts: dict[str, Stateful] = {"optimizer": self.optimizer}
         if self.critic is not None and self.critic_optimizer is not None:
             parts |= {"critic": self.critic, "critic_optimizer": self.critic_optimizer}
-        return parts
+        return parts | ({"sampler": self.held} if self.config.overlap else {})
 
     def log(self, metrics: Metrics) -> None:
         """Write the metrics of an update, where this process is the one that writes."""
@@ -200,6 +206,8 @@ def open_run(
     if (model is None) != (tokenizer is None):
         raise ConfigError("model and tokenizer come together; give both or neither")
     ranks = open_ranks(config.device)
+    if config.overlap and ranks.world > 1:
+        raise ConfigError("overlap is for one training process; with several, sample on vLLM servers and leave it out")
     checkpoint = ranks.broadcast(claim_output(config) if ranks.main else None)
     rewards = rewards or make_rewards(config)
     if OUTCOME not in rewards.fns:
@@ -218,11 +226,20 @@ def open_run(
         model, tokenizer = load_model(config.model, device=str(ranks.device), precision=config.precision)
     # Without dropout: the ratio must be 1 before the first step.
     model.eval()
-    reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef else None
+    reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef and not config.lora_rank else None
+    if config.lora_rank:
+        model = add_lora(model, config.lora_rank, config.lora_alpha, seed=config.seed)
     critic = Critic(model) if isinstance(config, PPOConfig) else None
-    done = 0
+    if config.gradient_checkpointing:
+        for module in (model, critic and critic.decoder):
+            if module is not None:
+                enable_gradient_checkpointing(module)
+    sampled = copy.deepcopy(model).requires_grad_(False) if config.overlap and config.sampler == "hf" else model
+    held, done = HeldWeights(), 0
     if checkpoint is not None:
-        done = load_checkpoint(checkpoint, model=model, parts={} if critic is None else {"critic": critic})["update"]
+        parts: dict[str, Stateful] = {} if critic is None else {"critic": critic}
+        parts |= {"sampler": held} if config.overlap else {}
+        done = load_checkpoint(checkpoint, model=model, parts=parts)["update"]
     max_tokens = config.max_tokens or room_for_history(model, config.max_new_tokens)
     for module in (model, reference, critic):
         if module is not None:
@@ -232,15 +249,20 @@ def open_run(
         load_checkpoint(checkpoint, parts=optimizers)
     format = envs.envs[0].format
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
+    sampler = make_sampler(
+        config.sampler, sampled, tokenizer, params, version=done, urls=config.sampler_urls,
+        options=config.sampler_kwargs,
+    )  # fmt: skip
+    if config.overlap:
+        with held.put_into(model) if checkpoint is not None else nullcontext():
+            sampler.sync(model, max(held.version, 0))
     return Run(
         config, ranks, model, tokenizer, reference, optimizers["optimizer"], critic,
         optimizers.get("critic_optimizer"), envs, eval_envs, rewards,
         encoder=ConversationEncoder(tokenizer, format),
-        sampler=make_sampler(
-            config.sampler, model, tokenizer, params, version=done, urls=config.sampler_urls,
-            options=config.sampler_kwargs,
-        ),
+        sampler=sampler,
         max_tokens=max_tokens,
+        held=held,
         writer=_open_files(config, done) if ranks.main else None,
         tracker=open_trackers(
             config.trackers if ranks.main else (), config.output_dir, config.to_json(), resume=config.resume
@@ -251,23 +273,23 @@ def open_run(
     )  # fmt: skip
 
 
+def _optimizers(config: TrainConfig, model: Any, critic: Critic | None) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers, by the names that a checkpoint has for them."""
+
+    def adamw(module: torch.nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=weight_decay)
+
+    optimizers = {"optimizer": adamw(model, config.weight_decay)}
+    return optimizers if critic is None else {**optimizers, "critic_optimizer": adamw(critic, 0.0)}
+
+
 def _open_files(config: TrainConfig, done: int) -> MetricsWriter:
     """The run's files: what is in them stays, up to the update that the run goes on from."""
     writer = MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1)
     keep_updates(config.output_dir / EPISODES_FILE, done)
     (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     return writer
-
-
-def _optimizers(config: TrainConfig, model: Any, critic: Critic | None) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers, by the names that a checkpoint has for them."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        "optimizer": torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-    }
-    if critic is not None:
-        optimizers["critic_optimizer"] = torch.optim.AdamW(critic.parameters(), weight_decay=0.0)
-    return optimizers
 
 
 def make_rewards(config: TrainConfig) -> RewardSum:

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from agents.advantages import observation_anchors
 from agents.batch import TurnBatch, turn_batch
 from agents.metrics import OUTCOME
+from agents.overlong import OverlongPolicy, apply_policy
 from agents.rollout import Rollout
 from rewards import RewardSum, RewardTerms
 from toolenv.errors import InfrastructureError
+
+KEEP_ALL = OverlongPolicy()
 
 
 class Scored(NamedTuple):
@@ -23,18 +26,27 @@ class Scored(NamedTuple):
     Attributes:
         rollouts: B rollouts, without those that were left out.
         terms: Their rewards, term by term.
-        turns: Their turns as a batch.
+        turns: Their turns as a batch, as they were scored.
         masked: For each rollout on which a reward failed, why; these are left out.
+        charged: The turns without what the policy on cut and void ones takes off: what an estimator gets.
+        keep: ``(B, T)`` bool, the turns that are learned from.
     """
 
     rollouts: list[Rollout]
     terms: list[RewardTerms]
     turns: TurnBatch
     masked: list[str]
+    charged: TurnBatch
+    keep: NDArray[np.bool_]
 
 
-def score(rewards: RewardSum, rollouts: Sequence[Rollout]) -> Scored:
+def score(rewards: RewardSum, rollouts: Sequence[Rollout], policy: OverlongPolicy = KEEP_ALL) -> Scored:
     """Score rollouts, and leave out those on which a reward failed or whose outcome none had an opinion on.
+
+    Args:
+        rewards: The rewards.
+        rollouts: The rollouts.
+        policy: What cut episodes, cut turns and void turns count for.
 
     Raises:
         InfrastructureError: There is none.
@@ -51,23 +63,24 @@ def score(rewards: RewardSum, rollouts: Sequence[Rollout]) -> Scored:
             "environment's tools and at the outcome reward"
         )
         raise InfrastructureError(f"no episode of this update can be learned from: {why}")
-    return _scored([rollouts[i] for i in kept], [terms[i] for i in kept], masked)
+    return _scored([rollouts[i] for i in kept], [terms[i] for i in kept], masked, policy)
 
 
-def join(parts: Sequence[Scored]) -> Scored:
+def join(parts: Sequence[Scored], policy: OverlongPolicy = KEEP_ALL) -> Scored:
     """All rollouts of several rounds, as if they had been scored in one."""
     return _scored(
         [rollout for part in parts for rollout in part.rollouts],
         [row for part in parts for row in part.terms],
         [reason for part in parts for reason in part.masked],
+        policy,
     )
 
 
-def _scored(rollouts: list[Rollout], terms: list[RewardTerms], masked: list[str]) -> Scored:
+def _scored(rollouts: list[Rollout], terms: list[RewardTerms], masked: list[str], policy: OverlongPolicy) -> Scored:
     outcomes = [row.weights[OUTCOME] * float(np.nansum(row.columns[OUTCOME])) for row in terms]
     turns = turn_batch(rollouts, [turn_rewards(row) for row in terms], outcomes)
-    anchors = observation_anchors([rollout.episode for rollout in rollouts])
-    return Scored(rollouts, terms, replace(turns, anchors=anchors), masked)
+    turns = replace(turns, anchors=observation_anchors([rollout.episode for rollout in rollouts]))
+    return Scored(rollouts, terms, turns, masked, *apply_policy(rollouts, turns, policy))
 
 
 def turn_rewards(terms: RewardTerms) -> NDArray[np.float64]:

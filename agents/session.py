@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from agents.checkpoint import latest
 from agents.interrupt import Interrupt
 from agents.metrics import Stopwatch, rollout_metrics
+from agents.overlap import Lookahead, staleness_metrics
+from agents.overlong import overlong_metrics
 from agents.progress import TrainingProgress
 from agents.records import ScoredEpisode, write_scored_episodes
 from agents.rollout import CollectResult, Rollout, collect
 from agents.rollout_async import collect_async
 from agents.run import Metrics, Run
+from agents.sampling.base import Sampler
 from agents.sampling.parity import check_parity
 from agents.score import Scored, score
 from agents.sharding import whole
@@ -58,6 +61,7 @@ class Session:
 
     Args:
         run: The run.
+        seeds: The seeds of an update's episodes, by its number.
         on_update: Called with the metrics of each update.
         quiet: Show no progress.
 
@@ -66,13 +70,22 @@ class Session:
         interrupted: Whether Ctrl-C was pressed.
     """
 
-    def __init__(self, run: Run, on_update: Callable[[Metrics], None] | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        seeds: Callable[[int], list[int]],
+        on_update: Callable[[Metrics], None] | None = None,
+        quiet: bool = False,
+    ) -> None:
         self.run = run
+        self.seeds = seeds
         self.on_update = on_update
+        self.ahead = Lookahead(self._play, run.sampler, depth=int(run.config.overlap))
         self.progress = TrainingProgress(run.config.num_updates, run.done, quiet or not run.ranks.main)
         self.interrupt = Interrupt()
         self.interrupted = False
         self.watch = Stopwatch()
+        self._parity: Metrics = {}
 
     def __enter__(self) -> Session:
         self.interrupt.__enter__()
@@ -83,6 +96,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         try:
+            self.ahead.__exit__(kind, error, trace)
             if kind is not None and issubclass(kind, KeyboardInterrupt):
                 self.interrupted = True
                 self.progress.say(self.run.stop(self.interrupt))
@@ -96,36 +110,47 @@ class Session:
         """Numbers of the updates that are still to be made, after an evaluation of the policy as it starts."""
         run = self.run
         if run.done == 0 and run.config.eval_every:
-            run.log({"update": 0, **run.evaluate()})
+            run.log({"update": 0, **self._evaluate(0)})
         for update in range(run.done + 1, run.config.num_updates + 1):
             self.watch = Stopwatch()
             yield update
 
-    def play(self, update: int, seeds: list[int], attempt: int = 0) -> CollectResult:
-        """Play one episode a seed with the policy of now: each rank its share, and all get what was played.
+    def play(self, update: int) -> CollectResult:
+        """The episodes of an update: played now, or, with overlap, while the update before was trained."""
+        with self.watch("rollout"):
+            return self.ahead.take(update)
+
+    def play_more(self, update: int, seeds: list[int], attempt: int) -> CollectResult:
+        """Play further episodes for an update, one a seed.
 
         Args:
             update: Number of the update.
             seeds: One an episode.
             attempt: How often the update has played before; it names the sampler's streams, as the update does.
         """
-        run, config = self.run, self.run.config
-        path = ("sampler", update) if attempt == 0 else ("sampler", update, attempt)
-        share = run.ranks.share(len(seeds))
-        play = collect if config.rollout == "lockstep" else collect_async
         with self.watch("rollout"):
-            with whole(run.model):
-                played = play(
-                    run.sampler,
-                    run.envs,
-                    seeds[share],
-                    encoder=run.encoder,
-                    sampler_seed=derive(config.seed, *path),
-                    max_tokens=run.max_tokens,
-                    progress=self.progress.played,
-                    indices=range(len(seeds))[share],
-                )
-            return CollectResult(run.ranks.gather(played.rollouts), run.ranks.gather(played.dropped))
+            return self._collect(self.run.sampler, seeds, derive(self.run.config.seed, "sampler", update, attempt))
+
+    def _play(self, update: int, sampler: Sampler) -> CollectResult:
+        return self._collect(sampler, self.seeds(update), derive(self.run.config.seed, "sampler", update))
+
+    def _collect(self, sampler: Sampler, seeds: list[int], sampler_seed: int) -> CollectResult:
+        """Each rank plays its share, and all get what was played."""
+        run = self.run
+        share = run.ranks.share(len(seeds))
+        play = collect if run.config.rollout == "lockstep" else collect_async
+        with whole(run.model):
+            played = play(
+                sampler,
+                run.envs,
+                seeds[share],
+                encoder=run.encoder,
+                sampler_seed=sampler_seed,
+                max_tokens=run.max_tokens,
+                progress=self.progress.played,
+                indices=range(len(seeds))[share],
+            )
+        return CollectResult(run.ranks.gather(played.rollouts), run.ranks.gather(played.dropped))
 
     def score(self, update: int, played: CollectResult) -> Scored:
         """What the episodes were worth: every turn of every episode in one call a reward, by one rank for all.
@@ -137,7 +162,9 @@ class Session:
         run = self.run
         with self.watch("reward"):
             run.rewards.set_update(update)
-            scored = run.ranks.broadcast(score(run.rewards, played.rollouts) if run.ranks.main else None)
+            scored = run.ranks.broadcast(
+                score(run.rewards, played.rollouts, run.config.overlong) if run.ranks.main else None
+            )
         assert scored is not None
         if scored.masked:
             self.progress.say(f"update {update}: {len(scored.masked)} episodes are masked: {scored.masked[0]}")
@@ -147,25 +174,56 @@ class Session:
         """A block in which Ctrl-C waits: from the first change of a weight to the last line on the disk."""
         return self.interrupt.deferred()
 
-    def sync(self, update: int, rollouts: Sequence[Rollout]) -> Metrics:
-        """Give the sampler the new weights; one that holds weights of its own shows that it has them.
+    def look_ahead(self, update: int, rollouts: Sequence[Rollout]) -> None:
+        """With overlap, begin to play the next update's episodes, with the weights that this update starts from.
+
+        Args:
+            update: Number of this update.
+            rollouts: Its episodes, for the parity probe.
+
+        Raises:
+            SamplerError: As ``sync``.
+        """
+        run = self.run
+        if not run.config.overlap:
+            return
+        self._hand_over(update - 1, rollouts)
+        run.held.hold(run.model, update - 1)
+        if update < run.config.num_updates:
+            self.ahead.start(update + 1)
+
+    def sync(self, update: int, rollouts: Sequence[Rollout]) -> None:
+        """Give the sampler the new weights; with overlap it gets them when the next update looks ahead.
 
         Args:
             update: Number of the update.
-            rollouts: Its episodes, some of whose prompts are sampled from again.
+            rollouts: Its episodes, some of whose prompts are sampled from again where the sampler holds weights of its
+                own: it has to show that it has them.
 
         Raises:
             SamplerError: The weights could not be handed over, or what the sampler says of them is not what they say.
         """
+        if not self.run.config.overlap:
+            self._hand_over(update, rollouts)
+
+    def _hand_over(self, version: int, rollouts: Sequence[Rollout]) -> None:
         run = self.run
         with self.watch("sync"):
-            run.sampler.sync(run.model, update)
-            if run.config.sampler == "hf":
-                return {}
+            run.sampler.sync(run.model, version)
+            if getattr(run.sampler, "model", None) is run.model:  # the model itself, which needs no probe
+                return
             prompts = [prompt_of(rollout) for rollout in rollouts[:PROBES]]
-            seeds = [derive(run.config.seed, "parity", update, i) for i in range(len(prompts))]
+            seeds = [derive(run.config.seed, "parity", version, i) for i in range(len(prompts))]
             parity = check_parity(run.sampler, run.model, prompts, seeds=seeds, tolerance=run.config.max_parity)
-        return {"sync_parity_max": parity.max, "sync_parity_mean": parity.mean}
+        self._parity = {"sync_parity/max": parity.max, "sync_parity/mean": parity.mean}
+
+    def _evaluate(self, version: int) -> Metrics:
+        """Evaluate the policy of now, whatever the sampler is playing."""
+        run = self.run
+        if run.config.overlap:
+            self.ahead.settle()
+            run.sampler.sync(run.model, version)
+        return run.evaluate()
 
     def finish(
         self, update: int, played: CollectResult, scored: Scored, advantages: NDArray[Any], learned: Metrics
@@ -189,11 +247,14 @@ class Session:
             "episodes_masked": len(scored.masked),
             "episodes_unscored": len(played.rollouts) - len(scored.masked) - len(scored.rollouts),
             **rollout_metrics(scored.rollouts, scored.terms, scored.turns, advantages),
+            **overlong_metrics(scored.rollouts, scored.turns, scored.charged, scored.keep),
+            **staleness_metrics(scored.rollouts, update - 1),
             **learned,
+            **self._parity,
         }
         if config.eval_every and update % config.eval_every == 0:
             with self.watch("eval"):
-                metrics |= run.evaluate()
+                metrics |= self._evaluate(update)
         metrics |= self.watch.metrics()
         run.log(metrics)
         run.metrics.append(metrics)

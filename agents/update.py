@@ -16,6 +16,7 @@ from agents.config import PPOConfig, TrainConfig
 from agents.distributed import idle
 from agents.importance import importance_weights
 from agents.logprobs import action_logprobs
+from agents.lora import without_lora
 from agents.losses import explained_variance, kl_estimate, masked_average, policy_loss, unit_count, value_loss
 from agents.metrics import WeightedMeans
 from agents.run import Metrics, Run
@@ -118,7 +119,12 @@ def batch_logprobs(run: Run, model: Any, tokens: TokenTensors) -> torch.Tensor:
 
 def reference_logprobs(run: Run, tokens: TokenTensors) -> torch.Tensor | None:
     """Log-probabilities ``(B, L)`` under the policy as it was before the first update, where a penalty needs them."""
-    return None if run.reference is None else batch_logprobs(run, run.reference, tokens)
+    if not run.config.kl_coef:
+        return None
+    if run.reference is not None:
+        return batch_logprobs(run, run.reference, tokens)
+    with without_lora(run.model):
+        return batch_logprobs(run, run.model, tokens)
 
 
 def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
@@ -140,7 +146,8 @@ def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
         drift = _accumulate(run, batch, minibatch, means)
         if parity is None:  # after a step the two differ on purpose
             parity = drift
-            check_parity(config, drift)
+            if not config.overlap:  # then the sampler's weights are older ones
+                check_parity(config, drift)
         means.add(1.0, grad_norm=take_step(run.optimizer, rate, config.max_grad_norm))
     return {**_over_ranks(run, means), **seen, "parity_max": parity, "learning_rate": rate}
 
@@ -269,7 +276,7 @@ def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], mean
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
         apart = (logprobs.detach() - part.tokens.logprobs)[part.tokens.action_mask].abs()
-        drift = max(drift, float(apart.max())) if rows else drift
+        drift = max(drift, float(apart.max())) if apart.numel() else drift
     means.add(1.0, loss=run.ranks.sum(total))
     return max(run.ranks.gather([drift]))
 

@@ -313,7 +313,9 @@ def test_the_report_shows_metrics_that_are_logged():
 
 def test_every_metric_is_explained(tmp_path, whole):
     ppo.train(
-        PPOConfig(output_dir=tmp_path, num_updates=1, episodes_per_update=8, max_new_tokens=1, value_clip=0.2),
+        PPOConfig(
+            output_dir=tmp_path, num_updates=1, episodes_per_update=8, max_new_tokens=1, value_clip=0.2, overlap=True
+        ),
         model=peek_model(), tokenizer=peek_tokenizer(), envs=peek_envs(8), rewards=peek_rewards(), quiet=True,
     )  # fmt: skip
     explained = explained_metrics()
@@ -353,7 +355,7 @@ def test_an_episode_without_an_outcome_is_left_out_and_not_scored_zero():
             return [None if view.turn.answer == "A" else 1.0 for view in views]
 
     a, b = episode_of("A"), episode_of("B")
-    kept, terms, turns, masked = score(RewardSum({"outcome": (Shy(), 2.0)}), [a, b])
+    kept, terms, turns, masked, *_ = score(RewardSum({"outcome": (Shy(), 2.0)}), [a, b])
     assert kept == [b]
     assert (len(terms), masked) == (1, [])
     assert turns.outcome.tolist() == [2.0]
@@ -375,7 +377,7 @@ class Fussy:
 def test_an_episode_on_which_a_reward_fails_is_masked_or_stops_the_run():
     a, b = episode_of("A"), episode_of("B")
     terms = {"outcome": OutcomeFn("em"), "fussy": Fussy()}
-    kept, _, turns, masked = score(RewardSum(terms, on_error="mask"), [a, b])
+    kept, _, turns, masked, *_ = score(RewardSum(terms, on_error="mask"), [a, b])
     assert kept == [b]
     assert turns.rewards.tolist() == [[0.5]]
     assert len(masked) == 1
@@ -431,7 +433,7 @@ def test_turn_rewards_are_the_weighted_sum_of_all_terms_but_the_outcome():
     for name, value, weight in (("a", 1.0, 0.5), ("b", 2.0, 0.25), ("none", None, 9.0)):
         fn = type(name, (), {"name": name, "score": staticmethod(partial(first.func, value))})()
         terms[name] = (fn, weight)
-    _, _, turns, _ = score(RewardSum(terms), [episode_of("A")])
+    turns = score(RewardSum(terms), [episode_of("A")]).turns
     assert turns.rewards.tolist() == [[0.5 * 1.0 + 0.25 * 2.0]]
 
 

@@ -246,12 +246,11 @@ def test_whitening_equal_advantages_gives_nothing():
 def test_bootstrap_is_for_cut_episodes_alone(tmp_path):
     """The two runs differ in episodes that ran into the turn limit, and in nothing else of the first update."""
     ends = {}
-    for bootstrap in (False, True):
-        folder = tmp_path / str(bootstrap)
-        critic_first = settings(folder, num_updates=2, bootstrap=bootstrap, learning_rate=1e-9, max_turns=None)
-        run(critic_first)
+    for policy in ("keep", "bootstrap"):
+        folder = tmp_path / policy
+        run(settings(folder, num_updates=2, cut_episodes=policy, learning_rate=1e-9))
         lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
-        ends[bootstrap] = [(line["episode"]["truncated"], line["advantages"]) for line in lines if line["update"] == 2]
+        ends[policy] = [(line["episode"]["truncated"], line["advantages"]) for line in lines if line["update"] == 2]
     pairs = list(zip(*ends.values(), strict=True))
     assert any(cut for (cut, _), _ in pairs)
     for (cut, without), (_, with_it) in pairs:
@@ -286,8 +285,8 @@ def test_settings_that_do_not_fit_are_refused_at_construction(tmp_path, changes,
 
 
 def test_the_command_line(tmp_path, capsys):
-    config = parse_command_line(PPOConfig, ["--estimator", "turn_gae", "--value-clip", "0.1", "--bootstrap"])
-    assert (config.estimator, config.value_clip, config.bootstrap) == ("turn_gae", 0.1, True)
+    config = parse_command_line(PPOConfig, ["--estimator", "turn_gae", "--value-clip", "0.1", "--cut-episodes", "mask"])
+    assert (config.estimator, config.value_clip, config.cut_episodes) == ("turn_gae", 0.1, "mask")
     assert PPOConfig(**json.loads(json.dumps(config.to_json()))) == config
     assert main(["--output-dir", str(tmp_path / "none"), "--resume"]) == 2
     assert "there is no run to resume" in capsys.readouterr().err

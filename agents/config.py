@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_estimator, make_token_estimator
 from agents.importance import check_correction
@@ -179,6 +179,8 @@ class TrainConfig:
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         check_choice("rollout", self.rollout, ("lockstep", "async"))
+        for tracker in self.trackers:
+            check_choice("trackers", tracker, get_args(TrackerName))
         self.overlong  # noqa: B018  # it checks itself
         if self.correction != "none":
             check_correction(
@@ -365,6 +367,7 @@ _NOT_NEGATIVE = (
     "entropy_coef",
     "eval_every",
     "critic_warmup",
+    "lora_rank",
     "dynamic_sampling",
 )
 

@@ -6,6 +6,7 @@ import copy
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from agents.tokens import ConversationEncoder
 from agents.trackers import Tracker, open_trackers
 from rewards import OutcomeFn, RewardSum
 from toolenv.errors import ConfigError
+from toolenv.ray_envs import RayToolVectorEnv
 from toolenv.seeding import derive
 from toolenv.vector import ToolVectorEnv
 
@@ -176,7 +178,8 @@ class Run:
         return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
 
     def close(self) -> None:
-        """Close the environments that the run made itself, and its trackers."""
+        """Close the sampler, the environments that the run made itself, and its trackers."""
+        self.sampler.close()
         for envs in self.owned:
             envs.close()
         self.tracker.close()
@@ -324,6 +327,9 @@ def run_envs(
         settings["format"] = config.format
     if config.max_turns is not None:
         settings["max_turns"] = config.max_turns
+    if config.ray_actors:
+        make = partial(make_envs, config.env_id, settings=settings, policy=policy)
+        return RayToolVectorEnv(make, num_envs, num_actors=min(config.ray_actors, num_envs))
     return make_envs(config.env_id, num_envs, settings, policy)
 
 

@@ -129,3 +129,7 @@ class SyncedSampler(Sampler, Protocol):
             SamplerError: The weights could not be handed over.
         """
         ...
+
+    def close(self) -> None:
+        """Free what it holds; nothing is generated afterwards."""
+        ...

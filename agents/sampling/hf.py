@@ -95,6 +95,10 @@ class HFSampler:
             copy_weights(model, self.model)
         self.version = version
 
+    def close(self) -> None:
+        """Forget keys and values; the model is its owner's."""
+        self._cached.clear()
+
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _prefill(self, prompts: Sequence[TokenHistory]) -> tuple[KVBatch, torch.Tensor]:

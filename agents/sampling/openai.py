@@ -145,6 +145,10 @@ class OpenAISampler:
             "can be learned from it; evaluate with it, and train with the sampler 'hf', 'vllm' or 'vllm-server'"
         )
 
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _chat(self, ids: Sequence[int], seed: int) -> Generation:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -29,8 +30,14 @@ OURS = {
 """What the engine is always started with."""
 
 
+_open: WeakSet[VLLMSampler] = WeakSet()
+"""The sampler that holds the engine of this process."""
+
+
 class VLLMSampler:
     """Samples from a vLLM engine that lives in this process, with weights of its own.
+
+    One at a time: vLLM keeps its process groups for the whole process, and an engine that goes takes them along.
 
     Args:
         source: Folder or name of the model, as vLLM takes it.
@@ -45,8 +52,8 @@ class VLLMSampler:
         **engine: Settings of ``vllm.LLM``, such as ``dtype``, ``gpu_memory_utilization``, ``max_model_len``.
 
     Raises:
-        ConfigError: A setting that would bias what is recorded, or that the sampler makes itself; or one of several
-            training processes.
+        ConfigError: A setting that would bias what is recorded, or that the sampler makes itself; a second engine, or
+            one of several training processes.
         MissingExtraError: vLLM is not installed.
         SamplerError: vLLM does not start.
 
@@ -72,6 +79,10 @@ class VLLMSampler:
         refuse_biased(engine)
         if taken := sorted(OURS.keys() & engine):
             raise ConfigError(f"{taken[0]} is what the sampler makes itself; leave it out")
+        if _open:
+            raise ConfigError(
+                "there is a VLLMSampler in this process, and vLLM can be in it once; close() that one first"
+            )
         if world_size() > 1:
             raise ConfigError(f"one of {world_size()} training processes cannot hold vLLM too; take 'vllm-server'")
         self.params = params
@@ -85,6 +96,7 @@ class VLLMSampler:
         engine = {"enforce_eager": not torch.cuda.is_available(), **engine}
         with _failing_to(f"start with model {str(source)!r}"), _generators_untouched():
             self._llm = self._vllm.LLM(str(source), **engine, **OURS)
+            _open.add(self)
             self._transfer = FileTransfer(_Engine(self._llm), weight_dir)
         self._adapter: Any = None
 
@@ -124,6 +136,7 @@ class VLLMSampler:
     def close(self) -> None:
         """Shut the engine down, and free what it holds."""
         self._llm.llm_engine.engine_core.shutdown()
+        _open.discard(self)
         if self._shelf is not None:
             self._shelf.close()
 

@@ -22,7 +22,10 @@ from agents.sharding import through
 from toolenv.errors import ConfigError
 
 CHUNK_LOGITS = 2**22
-"""How many logits are held at a time."""
+"""How many logits are held at a time, but for vocabularies so large that this would be fewer than ..."""
+
+CHUNK_TOKENS = 256
+"""... tokens: each chunk adds a gradient as large as the head, and many small ones would only do that."""
 
 
 def action_logprobs(
@@ -108,7 +111,7 @@ def _scores(
     """Log-probability and entropy, ``(n,)`` each, of the n sampled tokens; without ``entropy`` the latter is empty."""
     states = _states(model, tokens, tokens.action_mask.roll(-1, dims=1), packing)
     targets = tokens.input_ids[tokens.action_mask]
-    size = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    size = max(CHUNK_TOKENS, CHUNK_LOGITS // head.weight.shape[0])
     parts = [
         checkpoint(_score, head, chunk, ids, temperature, entropy, use_reentrant=False)
         for chunk, ids in zip(torch.split(states, size), torch.split(targets, size), strict=True)
@@ -120,12 +123,9 @@ def _score(
     head: torch.nn.Module, states: torch.Tensor, ids: torch.Tensor, temperature: float, entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for hidden states ``(n, D)``."""
-    logits = head(states).float() / temperature
-    total = logits.logsumexp(dim=-1)
-    logprobs = logits.gather(1, ids[:, None]).squeeze(1) - total
-    if not entropy:
-        return logprobs, logprobs.new_zeros(0)
-    return logprobs, total - ((logits - total[:, None]).exp() * logits).sum(dim=-1)
+    spread = (head(states).float() / temperature).log_softmax(dim=-1)
+    logprobs = spread.gather(1, ids[:, None]).squeeze(1)
+    return logprobs, -(spread.exp() * spread).sum(dim=-1) if entropy else logprobs.new_zeros(0)
 
 
 def _scatter(values: torch.Tensor, tokens: TokenTensors) -> torch.Tensor:

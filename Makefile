@@ -21,7 +21,7 @@ test: .venv/stamp ## run the whole test suite
 
 # vLLM pins versions of its own, so it has an environment of its own.
 test-vllm: .venv-vllm/stamp ## run the samplers' tests with vLLM, on the CPU
-	.venv-vllm/bin/python -m pytest -q tests/test_vllm.py
+	.venv-vllm/bin/python -m pytest -q --show-capture=no tests/test_vllm.py # torch logs much
 
 check: .venv/stamp ## style, types, and the direction of imports
 	$(BIN)/ruff check .

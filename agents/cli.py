@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 from toolenv.errors import ConfigError, MissingExtraError, ToolEnvError
 
+TRAINERS = ("grpo", "ppo")
+"""What ``toolenv train`` can train with; the first one where none is named."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -54,7 +57,7 @@ def _say(message: str, status: int) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options; those of ``train`` are ``agents.config.GRPOConfig``'s."""
+    """The commands and their options; those of ``train`` are the trainer's (``agents.config``)."""
     toolenv = argparse.ArgumentParser(prog="toolenv", description="Environments and rewards for agents that use tools.")
     commands = toolenv.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -114,7 +117,11 @@ def parser() -> argparse.ArgumentParser:
         "--env-kwargs", type=json.loads, default={}, help="further arguments of the environment, as JSON"
     )
 
-    commands.add_parser("train", add_help=False, help="train with GRPO; 'toolenv train --help' lists its settings")
+    commands.add_parser(
+        "train",
+        add_help=False,
+        help="train [grpo|ppo]: train a policy; 'toolenv train ppo --help' lists the settings of PPO",
+    )
     return toolenv
 
 
@@ -129,9 +136,8 @@ def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _train(_: argparse.Namespace, rest: Sequence[str]) -> Any:
-    from agents.grpo import main as train
-
-    return train(list(rest))
+    trainer, words = (rest[0], rest[1:]) if rest and rest[0] in TRAINERS else (TRAINERS[0], rest)
+    return importlib.import_module(f"agents.{trainer}").main(list(words))
 
 
 def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:

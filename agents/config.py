@@ -46,6 +46,7 @@ class TrainConfig:
         seed: Names every random stream of the run: tasks, samples, minibatches.
         num_updates: Updates of the whole run, those before a resume included.
         num_envs: Episodes that are played side by side; of several processes, each plays as many.
+        ray_actors: Over how many Ray actors the environments are spread; 0: they stand in this process.
         sampler: hf: the trained model itself; vllm: an engine in this process; vllm-server: servers at sampler_urls.
         sampler_urls: Addresses of vLLM servers; may be given several times.
         sampler_kwargs: Further settings of the sampler, as JSON.
@@ -121,6 +122,7 @@ class TrainConfig:
     seed: int = 0
     num_updates: int = 50
     num_envs: int = 64
+    ray_actors: int = 0
     sampler: SamplerKind = "hf"
     sampler_urls: tuple[str, ...] = ()
     sampler_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -368,6 +370,7 @@ _NOT_NEGATIVE = (
     "eval_every",
     "critic_warmup",
     "lora_rank",
+    "ray_actors",
     "dynamic_sampling",
 )
 

@@ -13,8 +13,8 @@ from toolenv.errors import ConfigError
 
 MAY_CHANGE = frozenset(
     {
-        "output_dir", "resume", "device", "num_updates", "num_envs", "micro_batch_episodes", "checkpoint_every",
-        "keep_checkpoints", "trackers", "eval_every", "eval_episodes", "eval_env_kwargs",
+        "output_dir", "resume", "device", "num_updates", "num_envs", "ray_actors", "micro_batch_episodes",
+        "checkpoint_every", "keep_checkpoints", "trackers", "eval_every", "eval_episodes", "eval_env_kwargs",
     }
 )  # fmt: skip
 """Settings that a resumed run may have otherwise: they change where, how fast and how long, not what is learned."""

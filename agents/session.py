@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -139,7 +139,8 @@ class Session:
         run = self.run
         share = run.ranks.share(len(seeds))
         play = collect if run.config.rollout == "lockstep" else collect_async
-        with whole(run.model):
+        # A policy that samples itself has to stand whole on each rank, since ranks sample at their own pace.
+        with whole(run.model) if run.config.sampler == "hf" else nullcontext():
             played = play(
                 sampler,
                 run.envs,

@@ -97,27 +97,30 @@ def check_command(words: list[str]) -> None:
     """Hand a command to the parser that it is for; what is not ours passes."""
     program, *rest = words
     program = program.removeprefix(".venv/bin/")
+    if program == "torchrun":
+        program, rest = "python", [word for word in rest if not word.startswith("--nproc")]
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "toolenv" and rest[:1] == ["train"]:
-        parse_training(rest[1:])
+        trainer, words = (rest[1], rest[2:]) if rest[1:2] and rest[1] in cli.TRAINERS else ("grpo", rest[1:])
+        parse_training(trainer, words)
     elif program == "toolenv":
         cli.parser().parse_args(rest)
-    elif program == "python" and rest[:2] == ["-m", "agents.grpo"]:
-        parse_training(rest[2:])
+    elif program == "python" and rest[:1] == ["-m"] and rest[1] in ("agents.grpo", "agents.ppo"):
+        parse_training(rest[1].removeprefix("agents."), rest[2:])
     elif program == "python" and rest[:1] == ["-m"]:
         assert importlib.util.find_spec(rest[1]) is not None
     elif program.startswith("."):
         assert (ROOT / program).is_file()
 
 
-def parse_training(words: list[str]) -> None:
+def parse_training(trainer: str, words: list[str]) -> None:
     """Read the settings of a training; ``--help`` is fine too."""
-    from agents.config import GRPOConfig, parse_command_line
+    from agents.config import GRPOConfig, PPOConfig, parse_command_line
 
     try:
-        parse_command_line(GRPOConfig, words)
+        parse_command_line(PPOConfig if trainer == "ppo" else GRPOConfig, words)
     except SystemExit as stop:
         if stop.code:
             raise
@@ -179,6 +182,7 @@ def test_wrong_commands_are_found(tmp_path: Path) -> None:
     wrong = ["make nothing", "python -m agents.nothing", ".ci/nothing", "toolenv evil", "toolenv train --colour"]
     wrong += ["toolenv eval --env-id x --colour", ".venv/bin/python -m agents.grpo --colour"]
     wrong += ["python -m agents.grpo --estimator grpo --process rewards:GoldPassageFn"]
+    wrong += ["python -m agents.ppo --group-size 8", "toolenv train ppo --group-size 8", "toolenv train ppo --colour"]
     for command in wrong:
         with pytest.raises((AssertionError, SystemExit)):
             check_command(command.split())

@@ -1,7 +1,7 @@
 """Warm start: supervised fine-tuning on episodes, an expert's or a policy's own.
 
 Only the tokens of actions are learned. Training goes on until the loss on held-out episodes stops falling, and the
-best weights are kept.
+best weights are kept. ``fit`` does it; ``python -m agents.sft`` does it to stored episodes (``agents.warm_start``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -281,3 +282,9 @@ def _batches(
             for run in generator.permutation(len(runs)):
                 yield runs[run]
         epoch += 1
+
+
+if __name__ == "__main__":
+    from agents.warm_start import main
+
+    sys.exit(main())

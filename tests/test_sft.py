@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from agents.lora import add_lora, without_lora
 from agents.nano import new_nano, rename_entities, train_tokenizer
 from agents.sft import SFTConfig, action_loss, encode_episode, fit
 from agents.tokens import ConversationEncoder
@@ -96,6 +97,30 @@ def test_what_was_stopped_goes_on_to_the_same_end(encoder, tmp_path):
     # One that was done is not done again.
     done, _ = run(checkpoint=checkpoint, progress=kill)
     assert all(torch.equal(done[name], whole[name]) for name in whole)
+
+
+def test_lora_learns_and_the_weights_stay(encoder, tmp_path):
+    def run(**options):
+        model = add_lora(new_nano(encoder.tokenizer, seed=0), rank=4)
+        config = SFTConfig(learning_rate=2e-2, batch_episodes=4, warmup_updates=1, max_updates=12, eval_every=6)
+        curve = fit(model, encoder, episodes(CAPITALS), episodes(CAPITALS), config, **options)
+        return model, curve
+
+    kept = tmp_path / "stage.pt"
+    model, curve = run(checkpoint=kept)
+    assert curve[-1].validation_loss < curve[0].validation_loss - 0.05
+    bare = new_nano(encoder.tokenizer, seed=0).state_dict()
+    with without_lora(model):
+        frozen = model.get_base_model().state_dict()
+    assert all(torch.equal(frozen[name.replace("proj.", "proj.base_layer.")], bare[name]) for name in bare)
+    # What is kept of a look is what was trained, and no more; and the best of it is in the model.
+    saved = torch.load(kept, weights_only=True)
+    assert {name.split(".")[-3] for name in saved["model"]} == {"lora_A", "lora_B"}
+    again, _ = run(checkpoint=kept)
+    state = again.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in model.state_dict().items())
+    histories = [encode_episode(encoder, e) for e in episodes(CAPITALS)]
+    assert action_loss(model, histories, SFTConfig(), None) == pytest.approx(curve[-1].validation_loss, abs=1e-4)
 
 
 def test_settings_are_checked():

@@ -5,7 +5,8 @@ three seeds a setting; every fifth update it is asked the same 200 held-out ques
 episodes the mean over seeds needs to answer a quarter of them.
 
 Run: ``python -m benchmarks.bench_learners --jobs 2`` (about an hour on two cores; a finished run is not run again, and
-a stopped one goes on). Writes ``benchmarks/results/learners.json`` and ``benchmarks/results/learners.html``.
+a stopped one goes on). Writes ``benchmarks/results/learners.json`` and ``.html``, and the picture
+``docs/images/learners.png``.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from agents.config import GRPOConfig, PPOConfig, TrainConfig
 from agents.evaluate import wilson_interval
 from agents.metrics import read_metrics
 from agents.report import Result, Run, write_report
+from toolenv.extras import require
 
 RESULTS = Path(__file__).with_name("results")
+IMAGE = Path(__file__).parents[1] / "docs" / "images" / "learners.png"
 TARGET = 0.25
 HELD_OUT = 200
 SHARED: dict[str, Any] = {
@@ -117,6 +120,31 @@ def write(found: Mapping[str, Any], runs: Mapping[str, Sequence[Sequence[Mapping
     )
 
 
+def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Draw held-out success over episodes: the mean over seeds, and each seed faintly; a panel a trainer."""
+    figure = require("matplotlib.figure", "train").Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    panels = dict(zip(("GRPO", "PPO"), axes, strict=True))
+    for name, seeds in runs.items():
+        trainer, _, credit = name.partition(", ")
+        panel = panels[trainer]
+        color = "#0b6e4f" if credit == "turn-level" else "#b3541e"
+        curves = [held_out(metrics) for metrics in seeds]
+        at = [update * SETTINGS[name].episodes for update in sorted(curves[0])]
+        for curve in curves:
+            panel.plot(at, [curve[update] for update in sorted(curve)], color=color, alpha=0.25, linewidth=1)
+        means = [statistics.mean(curve[update] for curve in curves) for update in sorted(curves[0])]
+        panel.plot(at, means, color=color, linewidth=2.2, label=credit)
+        panel.set(title=trainer, xlabel="episodes played")
+    for panel in axes:
+        panel.axhline(TARGET, color="#888888", linewidth=1, linestyle=":")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, loc="upper left")
+    axes[0].set_ylabel(f"success on {HELD_OUT} held-out questions")
+    axes[0].yaxis.set_major_formatter("{x:.0%}")
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     """Run what is not done, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,6 +169,7 @@ def main() -> None:
     runs = {name: [read_metrics(folder / "metrics.jsonl") for folder in those] for name, those in folders.items()}
     found = summary(runs)
     write(found, runs)
+    draw(runs, IMAGE)
     for name, row in found.items():
         curve = ", ".join(f"{update}: {rate:.1%}" for update, rate in row["held_out"].items())
         print(f"{name:20} {TARGET:.0%} after {row['episodes_to_target']} episodes (seeds: {row['by_seed']}); {curve}")

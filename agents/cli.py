@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument(
         "--model", default="smollm2-135m", help="nano, smollm2-135m, a folder, a .gguf file or a hub name"
     )
+    play.add_argument("--server", help="address of an OpenAI-compatible server that serves --model, without /v1")
     play.add_argument("--episodes", type=int, default=20, help="how many tasks, each played once")
     play.add_argument("--output", type=Path, default=Path("runs/eval"), help="folder for episodes.jsonl, summary.json")
     play.add_argument("--split", default="test", help="split of the bundled tasks")
@@ -144,25 +145,18 @@ def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
     if options.episodes < 1 or options.num_envs < 1:
         raise ConfigError("--episodes and --num-envs must be at least 1")
     from agents.evaluate import evaluate
-    from agents.models import load_model, room_for_history
-    from agents.sampling import SamplingParams
-    from agents.sampling.hf import HFSampler
-    from agents.tokens import ConversationEncoder
     from toolenv.episode import write_episodes
 
     envs = _make_envs(options)
     try:
-        format = envs.envs[0].format
-        print(f"loading {options.model}", file=sys.stderr)
-        model, tokenizer = load_model(options.model, device=options.device)
-        params = SamplingParams(options.max_new_tokens, options.temperature, tuple(format.stop), options.greedy)
+        sampler, encoder, max_tokens = (_served if options.server else _loaded)(options, envs.envs[0].format)
         played, summary = evaluate(
-            HFSampler(model, tokenizer, params),
+            sampler,
             envs,
             options.episodes,
-            encoder=ConversationEncoder(tokenizer, format),
+            encoder=encoder,
             seed=options.seed,
-            max_tokens=options.max_tokens or room_for_history(model, options.max_new_tokens),
+            max_tokens=max_tokens,
             progress=_show_progress,
         )
     finally:
@@ -175,6 +169,32 @@ def _eval(options: argparse.Namespace, _: Sequence[str]) -> None:
     for seed, reason in played.dropped:
         print(f"dropped task {seed}: {reason}", file=sys.stderr)
     print(f"episodes: {path}")
+
+
+def _loaded(options: argparse.Namespace, format: Any) -> tuple[Any, Any, int | None]:
+    """Sampler, encoder and room of a model in this process."""
+    from agents.models import load_model, room_for_history
+    from agents.sampling import SamplingParams
+    from agents.sampling.hf import HFSampler
+    from agents.tokens import ConversationEncoder
+
+    print(f"loading {options.model}", file=sys.stderr)
+    model, tokenizer = load_model(options.model, device=options.device)
+    params = SamplingParams(options.max_new_tokens, options.temperature, tuple(format.stop), options.greedy)
+    room = options.max_tokens or room_for_history(model, options.max_new_tokens)
+    return HFSampler(model, tokenizer, params), ConversationEncoder(tokenizer, format), room
+
+
+def _served(options: argparse.Namespace, format: Any) -> tuple[Any, Any, None]:
+    """Sampler and encoder of a model behind a server, which counts its tokens itself."""
+    from agents.sampling import SamplingParams
+    from agents.sampling.openai import MessageEncoder, OpenAISampler
+
+    if options.max_tokens:
+        raise ConfigError("--max-tokens counts tokens, which a chat server does not show; leave it out with --server")
+    params = SamplingParams(options.max_new_tokens, options.temperature, tuple(format.stop), options.greedy)
+    encoder = MessageEncoder(format)
+    return OpenAISampler(options.server, options.model, encoder, params), encoder, None
 
 
 def _rescore(options: argparse.Namespace, _: Sequence[str]) -> None:

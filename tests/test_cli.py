@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from judges import chat_reply, serve
 
 from agents import cli
 from toolenv import DataError, read_episodes
@@ -152,3 +153,15 @@ def test_validate_reports_and_fails_where_a_task_does(capsys: pytest.CaptureFixt
     # A call and the reply after it take two turns.
     assert cli.main([*words, "--env-kwargs", '{"max_turns": 1}']) == 1
     assert "all well" not in capsys.readouterr().out
+
+
+def test_a_model_behind_a_server_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(lambda request: (200, {}, chat_reply("<answer>I do not know</answer>"))) as served:
+        words = ["eval", "--env-id", "ToolSearchQA-v0", "--server", served.url.removesuffix("/v1"), "--model", "qwen"]
+        assert cli.main([*words, "--episodes", "3", "--greedy", "--output", str(tmp_path)]) == 0
+        assert cli.main([*words, "--max-tokens", "100"]) == 2
+    assert "--max-tokens counts tokens" in capsys.readouterr().err
+    assert [episode.answer for episode in read_episodes(tmp_path / "episodes.jsonl")] == ["I do not know"] * 3
+    assert {(request.path, request.body["model"]) for request in served.requests} == {("/v1/chat/completions", "qwen")}
+    assert all(request.body["temperature"] == 0 for request in served.requests)
+    assert json.loads((tmp_path / "summary.json").read_text())["episodes"] == 3

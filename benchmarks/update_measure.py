@@ -24,6 +24,7 @@ def read_arguments() -> tuple[argparse.Namespace, TokenTensors, torch.Tensor]:
     parser.add_argument("--timed", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--autocast", action="store_true")
     arguments = parser.parse_args()
     tokens, advantages = read_case(arguments.folder)
     return arguments, tokens, token_advantages(advantages, tokens.turn_ids)

@@ -69,7 +69,8 @@ class Clock(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The optimiser is there."""
-        self.meter.watch(kwargs["optimizer"].optimizer)  # accelerate stands around it
+        if not self.meter.arguments.autocast:  # the gradient is compared of sides with one precision
+            self.meter.watch(kwargs["optimizer"].optimizer)  # without what accelerate puts around it
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An update begins."""
@@ -91,7 +92,7 @@ def main() -> None:
         config = trl.GRPOConfig(
             output_dir=folder,
             use_cpu=arguments.device == "cpu",
-            bf16=False,  # the weights have the precision that is asked for
+            bf16=arguments.autocast,
             gradient_checkpointing=arguments.checkpointing,
             per_device_train_batch_size=arguments.micro_batch,
             gradient_accumulation_steps=rows // arguments.micro_batch,

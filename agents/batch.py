@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +21,17 @@ if TYPE_CHECKING:  # estimators read this module too, and need no torch
     from agents.rollout import Rollout
 
 
+_TYPES: Mapping[str, type[np.generic]] = {
+    "mask": np.bool_, "groups": np.int64, "turn_ids": np.int64, "anchors": np.object_
+}  # fmt: skip
+"""Of the fields of a batch; of all others it is float64."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnBatch:
     """The facts of B episodes of at most T turns.
+
+    Each field takes what NumPy can make such an array of: lists, with ``None`` for NaN, or arrays of another precision.
 
     Attributes:
         rewards: ``(B, T)`` float64, the process reward of each turn; NaN: the turn was not scored.
@@ -35,7 +43,14 @@ class TurnBatch:
         anchors: ``(B, T)``, a key of the state in which each turn began.
 
     Raises:
-        ConfigError: Shapes that do not fit together, or an outcome that is NaN.
+        ConfigError: Shapes that do not fit together, turns that do not come first, an outcome that is NaN, or anything
+            that is no number where there should be one.
+
+    Example:
+        >>> batch = TurnBatch(rewards=[[0.5, None], [1, 0]], outcome=[1, 0], mask=[[1, 1], [1, 0]], groups=[7, 7])
+        >>> batch.rewards
+        array([[0.5, nan],
+               [1. , 0. ]])
     """
 
     rewards: NDArray[np.float64]
@@ -47,17 +62,22 @@ class TurnBatch:
     anchors: NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
-        rows, turns = self.rewards.shape
-        grid = dict.fromkeys(("mask", "values", "anchors"), (rows, turns))
-        _check_shapes(self, {**grid, **dict.fromkeys(("outcome", "groups", "bootstrap"), (rows,))})
-        unknown = np.flatnonzero(np.isnan(self.outcome))
-        if unknown.size:
-            raise ConfigError(f"the outcome of episode {unknown[0]} is NaN; leave out what nobody judged, it is no 0")
+        _make_arrays(self)
+        _check_shapes(self, ("mask", "values", "anchors"))
+        _check_numbers(np.where(self.mask, self.rewards, 0.0), self.outcome)
+        late = np.argwhere(self.mask[:, 1:] & ~self.mask[:, :-1])
+        if late.size:
+            b, t = late[0].tolist()
+            raise ConfigError(
+                f"mask has turn {t + 1} of episode {b}, but not turn {t}; an episode's turns come first, padding after"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """The facts of B episodes of at most L tokens, for estimators that work token by token.
+
+    Each field takes what NumPy can make such an array of, as in ``TurnBatch``.
 
     Attributes:
         rewards: ``(B, L)`` float64, the reward due at each token; NaN: nothing was scored there.
@@ -70,7 +90,8 @@ class TokenBatch:
             0.
 
     Raises:
-        ConfigError: Shapes that do not fit together.
+        ConfigError: Shapes that do not fit together, a sampled token without a turn, an outcome that is NaN, or
+            anything that is no number where there should be one.
     """
 
     rewards: NDArray[np.float64]
@@ -82,16 +103,57 @@ class TokenBatch:
     bootstrap: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        rows, tokens = self.rewards.shape
-        grid = dict.fromkeys(("mask", "turn_ids", "values"), (rows, tokens))
-        _check_shapes(self, {**grid, **dict.fromkeys(("outcome", "groups", "bootstrap"), (rows,))})
+        _make_arrays(self)
+        _check_shapes(self, ("mask", "turn_ids", "values"))
+        _check_numbers(self.rewards, np.zeros(len(self.rewards)) if self.outcome is None else self.outcome)
+        if self.turn_ids is not None and (self.mask & (self.turn_ids < 0)).any():
+            b, column = np.argwhere(self.mask & (self.turn_ids < 0))[0].tolist()
+            raise ConfigError(
+                f"mask says that token {column} of episode {b} was sampled, and turn_ids that it belongs to no turn, "
+                f"{self.turn_ids[b, column]}; number the turns from 0"
+            )
 
 
-def _check_shapes(batch: TurnBatch | TokenBatch, expected: Mapping[str, tuple[int, ...]]) -> None:
-    for name, shape in expected.items():
+def _make_arrays(batch: TurnBatch | TokenBatch) -> None:
+    """Have each field be an array of its type; one that is one already stays the same object."""
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if value is not None:
+            object.__setattr__(batch, field.name, _as_array(field.name, value))
+
+
+def _as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    kind = _TYPES.get(name, np.float64)
+    try:
+        with np.errstate(invalid="ignore"):  # NaN is no integer, which is said below
+            given, array = np.asarray(value), np.asarray(value, dtype=kind)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be an array of {kind.__name__}, but NumPy can make none: {error}") from error
+    if kind in (np.bool_, np.int64) and given.dtype != kind and not np.array_equal(given, array):
+        allowed = "true and false" if kind is np.bool_ else "whole numbers"
+        raise ConfigError(f"{name} must hold {allowed}; got {given.ravel()[:8].tolist()}")
+    return array
+
+
+def _check_shapes(batch: TurnBatch | TokenBatch, grids: Sequence[str]) -> None:
+    """``grids`` are as large as the rewards, ``(B, T)`` or ``(B, L)``; the others are ``(B,)``."""
+    shape = batch.rewards.shape
+    if len(shape) != 2 or not shape[1]:
+        raise ConfigError(f"rewards must be a row an episode, and a column at least; got shape {shape}")
+    expected = {**dict.fromkeys(grids, shape), **dict.fromkeys(("outcome", "groups", "bootstrap"), shape[:1])}
+    for name, wanted in expected.items():
         value = getattr(batch, name)
-        if value is not None and value.shape != shape:
-            raise ConfigError(f"{name} must have shape {shape} to fit rewards {batch.rewards.shape}, not {value.shape}")
+        if value is not None and value.shape != wanted:
+            raise ConfigError(f"{name} must have shape {wanted} to fit rewards {shape}, not {value.shape}")
+
+
+def _check_numbers(rewards: NDArray[np.float64], outcome: NDArray[np.float64]) -> None:
+    unknown = np.flatnonzero(np.isnan(outcome))
+    if unknown.size:
+        raise ConfigError(f"the outcome of episode {unknown[0]} is NaN; leave out what nobody judged, it is no 0")
+    endless = np.flatnonzero(np.isinf(rewards).any(axis=1) | np.isinf(outcome))
+    if endless.size:
+        raise ConfigError(f"episode {endless[0]} has an infinite reward or outcome; clip it, for no mean can hold it")
 
 
 def turn_batch(
@@ -126,7 +188,7 @@ def turn_batch(
         rewards=padded,
         outcome=np.asarray(outcomes, dtype=np.float64),
         mask=mask,
-        groups=np.asarray(groups, dtype=np.int64),
+        groups=np.asarray(groups),
         bootstrap=np.zeros(len(rollouts)),
     )
 

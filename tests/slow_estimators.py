@@ -101,6 +101,15 @@ def score_norm(turns, b, k, eps, pooled):
     return norm(turns.scores[b][k], seen, eps)
 
 
+def call_norm(turns, b, k, eps):
+    """Of a call, among the calls of the same number."""
+    if turns.scores[b][k] is None or len(turns.group(b)) == 1:
+        return 0.0
+    number = sum(score is not None for score in turns.scores[b][:k])
+    calls = [[score for score in turns.scores[j] if score is not None] for j in turns.group(b)]
+    return norm(turns.scores[b][k], [row[number] for row in calls if len(row) > number], eps)
+
+
 def outcome_norm(turns, b, eps):
     return norm(turns.outcome[b], [turns.outcome[j] for j in turns.group(b)], eps)
 
@@ -112,7 +121,8 @@ def trm_grpo(batch, alpha=0.01, gamma=1.0, normalize="turn", eps=1e-6):
             outcome_norm(turns, b, eps)
             + alpha
             * sum(
-                gamma ** (k - t) * score_norm(turns, b, k, eps, normalize == "group")
+                gamma ** (k - t)
+                * (score_norm(turns, b, k, eps, pooled=True) if normalize == "group" else call_norm(turns, b, k, eps))
                 for k in range(t, turns.lengths[b])
             )
         )
@@ -153,7 +163,7 @@ def gigpo(batch, alpha=1.0, gamma=0.95, anchor_weight=1.0, divide_by_std=True, e
         group = turns.group(b)
         episode = compare(turns.total(b, alpha), [turns.total(j, alpha) for j in group])
         state = turns.batch.anchors[b, t]
-        if state is None:
+        if state is None or len(group) == 1:
             return episode
         alike = [(j, k) for j in group for k in range(turns.lengths[j]) if turns.batch.anchors[j, k] == state]
         returns = [turns.to_go(j, k, alpha, gamma) for j, k in alike]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.batch import pack, token_advantages, turn_batch
+from agents.advantages import ESTIMATORS, TOKEN_ESTIMATORS, gigpo, grpo, rloo, trm_ppo_rewards
+from agents.batch import TokenBatch, TurnBatch, pack, token_advantages, turn_batch
 from agents.rollout import Rollout
 from agents.tokens import TokenHistory
 from toolenv.episode import Episode, Task, Turn
@@ -97,3 +100,114 @@ def test_what_does_not_fit_is_refused() -> None:
         turn_batch([], [], [])
     with pytest.raises(ConfigError, match="at least one"):
         pack([], pad_id=0)
+
+
+# What a user hands in ------------------------------------------------------------------------------------------------
+
+FACTS = {
+    "rewards": [[0.5, None], [0.25, 0.0], [1.0, None]],
+    "outcome": [1, 0, 0],
+    "mask": [[1, 1], [1, 1], [1, 0]],
+    "groups": [4, 4, 4],
+    "values": [[1, 0], [0, 0], [0, 0]],
+    "bootstrap": [0, 1, 0],
+    "anchors": [["s", "a"], ["s", "a"], ["s", None]],
+}
+TOKENS = {
+    "rewards": [[0, 1, 0], [0, None, 1]],
+    "mask": [[1, 0, 1], [1, 1, 0]],
+    "turn_ids": [[0, -1, 1], [0, 0, -1]],
+    "outcome": [1, 0],
+    "groups": [0, 0],
+    "values": [[1, 0, 0], [0, 1, 0]],
+    "bootstrap": [0, 1],
+}
+
+
+def exact(name: str, value: object) -> object:
+    kinds = {"mask": np.bool_, "groups": np.int64, "turn_ids": np.int64, "anchors": object}
+    return np.array(value, dtype=kinds.get(name, np.float64))
+
+
+def as_lists(name: str, value: object) -> object:
+    return value
+
+
+def as_integers(name: str, value: object) -> object:
+    return exact(name, value) if name == "rewards" else np.array(value)
+
+
+def as_float32(name: str, value: object) -> object:  # which holds these numbers exactly
+    array = np.array(exact(name, value))
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+@pytest.mark.parametrize("given", [as_lists, as_integers, as_float32])
+def test_lists_integers_and_float32_give_the_numbers_of_the_exact_arrays(
+    given: Callable[[str, object], object],
+) -> None:
+    for kind, facts, estimators in ((TurnBatch, FACTS, ESTIMATORS), (TokenBatch, TOKENS, TOKEN_ESTIMATORS)):
+        loose, strict = (kind(**{name: make(name, facts[name]) for name in facts}) for make in (given, exact))
+        for estimator in estimators.values():
+            got = estimator(loose)
+            assert got.dtype == np.float64
+            np.testing.assert_array_equal(got, estimator(strict))
+
+
+def test_outcomes_may_be_whole_or_true() -> None:
+    for outcome in ([1, 0], [True, False], np.array([1, 0], dtype=np.int8)):
+        batch = TurnBatch(rewards=[[None], [None]], outcome=outcome, mask=[[1], [1]], groups=[0, 0])
+        np.testing.assert_allclose(grpo(batch, eps=0.0), [[0.5**0.5], [-(0.5**0.5)]])
+        assert rloo(batch).tolist() == [[1.0], [-1.0]]
+
+
+def test_an_array_that_fits_is_not_copied() -> None:
+    facts = {name: exact(name, value) for name, value in FACTS.items()}
+    assert all(getattr(TurnBatch(**facts), name) is array for name, array in facts.items())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mask", [[0, 1], [1, 1], [1, 0]], "turn 1 of episode 0, but not turn 0"),
+        ("mask", [[2, 1], [1, 1], [1, 0]], "mask must hold true and false; got .2, 1"),
+        ("mask", [[1, 1], [1, 1]], "mask must have shape"),
+        ("groups", [0.5, 0, 0], "groups must hold whole numbers; got .0.5"),
+        ("groups", np.array([np.nan, 0, 0]), "groups must hold whole numbers"),
+        ("groups", ["a", "a", "b"], "groups must be an array of int64"),
+        ("rewards", [[1.0], [1.0, 0.0], [0.0]], "rewards must be an array of float64"),
+        ("rewards", [1.0, 0.0, 0.0], "rewards must be a row an episode"),
+        ("rewards", [[], [], []], "rewards must be a row an episode"),
+        ("rewards", [[float("inf"), 0], [0, 0], [0, 0]], "episode 0 has an infinite reward"),
+        ("outcome", [0, float("-inf"), 0], "episode 1 has an infinite"),
+        ("outcome", [0, 0, None], "outcome of episode 2 is NaN"),
+        ("anchors", [["s"], ["s"], ["s"]], "anchors must have shape"),
+    ],
+)
+def test_turns_that_cannot_be_meant_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TurnBatch(**{**FACTS, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("turn_ids", [[0, -1, -1], [0, 0, -1]], "token 2 of episode 0 was sampled, and turn_ids"),
+        ("turn_ids", [[0, -1, 0.5], [0, 0, -1]], "turn_ids must hold whole numbers"),
+        ("outcome", [0, float("nan")], "outcome of episode 1 is NaN"),
+        ("rewards", [0.0, 1.0, 0.0], "rewards must be a row an episode"),
+    ],
+)
+def test_tokens_that_cannot_be_meant_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TokenBatch(**{**TOKENS, field: value})
+
+
+def test_what_stands_at_padding_may_be_anything() -> None:
+    rewards = [[0.5, None], [0.25, 0.0], [1.0, float("inf")]]
+    assert np.isfinite(gigpo(TurnBatch(**{**FACTS, "rewards": rewards}))).all()
+
+
+def test_turn_ids_of_a_placement_are_whole_numbers() -> None:
+    with pytest.raises(ConfigError, match="turn_ids must be whole numbers; got an array of float64"):
+        trm_ppo_rewards(TurnBatch(**FACTS), [[0.0, 1.0], [0.0, 1.0], [0.0, -1.0]])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.advantages.base import Floats
-from agents.advantages.groups import centre, per_group, standardise
+from agents.advantages.groups import alone, centre, per_group, standardise
 from agents.advantages.returns import masked, returns_to_go, rewards_due
 from agents.batch import TurnBatch
 from toolenv.episode import Episode
@@ -48,7 +48,8 @@ def gigpo(
 
     Source:
         Feng et al., Group-in-Group Policy Optimization (arXiv 2505.10978), and ``gigpo/core_gigpo.py`` of verl-agent.
-        There, an episode alone in its group keeps its raw return in ``E``; here it gets 0.
+        There, an episode alone in its group keeps its raw return in ``E``, and its turns are compared with one another
+        in ``S``; here it gets 0.
 
     Example:
         >>> anchors = np.array([["start", "page"], ["start", "page"]], dtype=object)
@@ -76,7 +77,7 @@ def gigpo(
 def _turns_by_state(batch: TurnBatch, anchors: NDArray[np.object_]) -> list[tuple[list[int], list[int]]]:
     """Rows and columns of the turns that began in each state of each group."""
     found: defaultdict[tuple[int, Hashable], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for b, t in np.argwhere(batch.mask).tolist():
+    for b, t in np.argwhere(batch.mask & ~alone(batch.groups)[:, None]).tolist():
         if anchors[b, t] is not None:
             rows, columns = found[int(batch.groups[b]), anchors[b, t]]
             rows.append(b)

@@ -20,6 +20,18 @@ def members(groups: NDArray[np.int64]) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
 
+def alone(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which episodes are the only ones of their group, ``(B,)``: their turns must not be compared with one another.
+
+    Example:
+        >>> alone(np.array([7, 3, 7])).tolist()
+        [False, True, False]
+    """
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    only: NDArray[np.bool_] = size[group] == 1
+    return only
+
+
 def per_group(x: Floats, groups: NDArray[np.int64], function: Callable[[Floats], Floats]) -> Floats:
     """Apply a function to the rows of each group."""
     result = np.zeros_like(x)

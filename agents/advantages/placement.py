@@ -42,6 +42,8 @@ def trm_ppo_rewards(batch: TurnBatch, turn_ids: ArrayLike, alpha: float = 0.05) 
     """
     ids = np.asarray(turn_ids)
     rows, turns = batch.mask.shape
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ConfigError(f"turn_ids must be whole numbers; got an array of {ids.dtype}")
     if ids.ndim != 2 or len(ids) != rows or ids.max(initial=-1) >= turns:
         raise ConfigError(
             f"turn_ids {ids.shape}, whose last turn is {ids.max(initial=-1)}, do not fit a batch of {rows} episodes "

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from agents.advantages.base import Floats
-from agents.advantages.groups import leave_one_out, per_group, standardise, standardise_columns
+from agents.advantages.groups import alone, leave_one_out, per_group, standardise, standardise_columns
 from agents.advantages.returns import episode_returns, known_rewards, masked, returns_to_go, rewards_due
 from agents.batch import TurnBatch
 from rewards.options import check_choice
@@ -57,9 +57,11 @@ def trm_grpo(
     """TRM's turn-level GRPO: the normalised outcome, plus the normalised turn rewards still to come.
 
     ``A[b, t] = o[b] + alpha * sum_{k >= t} gamma^(k - t) * r[b, k]``, where ``o`` is the outcome normalised over the
-    group and ``r`` the turn rewards normalised over those episodes of the group that were scored at that turn
-    (``"turn"``), or over all scored turns of the group (``"group"``). Statistics are unbiased, ``(x - mean) /
-    (std + eps)``; ``alpha`` comes after them, else it would cancel. The outcome is never discounted.
+    group and ``r`` the turn rewards, normalised over the scores that the group's episodes got for a call of the same
+    number (``"turn"``: first calls with first calls), or over all scores of the group (``"group"``). A turn that was
+    not scored, as an answer or an action that could not be read, is no call and is not counted. Statistics are
+    unbiased, ``(x - mean) / (std + eps)``; ``alpha`` comes after them, else it would cancel. The outcome is never
+    discounted.
 
     ``"group"`` is the baseline that the paper warns of: where later calls score lower than first ones, it makes every
     further call cost, and the policy learns to call less. ``"turn"`` cures that, at a price of its own: a turn that
@@ -76,12 +78,23 @@ def trm_grpo(
         ConfigError: Another ``normalize``.
 
     Source:
-        Empowering LLM Tool Invocation with Tool-call Reward Model, the section on GRPO, equation 9.
+        Empowering LLM Tool Invocation with Tool-call Reward Model, the section on GRPO, equation 9. The paper says
+        nothing of actions that are no calls; that they are not counted is ours.
+
+    Example:
+        >>> rewards = np.array([[1.0, np.nan], [np.nan, 0.0]])  # the second one's first action could not be read
+        >>> batch = TurnBatch(rewards, np.ones(2), np.ones((2, 2), dtype=bool), np.zeros(2))
+        >>> trm_grpo(batch, alpha=1.0, eps=0.0).round(4).tolist()
+        [[0.7071, 0.0], [-0.7071, -0.7071]]
     """
     check_choice("normalize", normalize, get_args(Normalize))
     scored = known_rewards(batch)
     if normalize == "turn":
-        rewards = per_group(scored, batch.groups, partial(standardise_columns, eps=eps))
+        calls_first = np.argsort(np.isnan(scored), axis=1, kind="stable")
+        calls = np.take_along_axis(scored, calls_first, axis=1)
+        rewards = np.zeros_like(scored)
+        normalised = per_group(calls, batch.groups, partial(standardise_columns, eps=eps))
+        np.put_along_axis(rewards, calls_first, normalised, axis=1)
     else:
         rewards = per_group(_without_singletons(scored, batch), batch.groups, partial(standardise, eps=eps))
     outcome = per_group(batch.outcome, batch.groups, partial(standardise, eps=eps))
@@ -236,6 +249,5 @@ def rebn(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, eps: float = 
 
 
 def _without_singletons(x: Floats, batch: TurnBatch) -> Floats:
-    """NaN for an episode alone in its group: its turns must not be compared with one another."""
-    _, group, size = np.unique(batch.groups, return_inverse=True, return_counts=True)
-    return np.where(size[group, None] == 1, np.nan, x)
+    """NaN for an episode alone in its group."""
+    return np.where(alone(batch.groups)[:, None], np.nan, x)

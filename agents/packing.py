@@ -3,8 +3,9 @@
 Positions start again with each episode, and attention never crosses from one episode into another. Two ways lead
 there. A model that runs on flash attention is told where episodes begin and end, which its kernels know how to use.
 Any other model gets an attention of ours, ``PACKED``: transformers hands every attention layer to a function that is
-looked up by name, and this one calls torch's attention once an episode. On two cores that took 0.62 to 0.70 of the
-time of padded rows; one block-diagonal mask over the whole row took 3 to 13 times as long as padding.
+looked up by name, and this one calls torch's attention once an episode. On a CPU, with rows of which 28 to 33 % was
+padding, that took 0.61 to 0.67 of the time of padded rows (forward and backward of the nano policy and of
+SmolLM2-135M); one block-diagonal mask over the whole row took up to 13 times as long as padding.
 """
 
 from __future__ import annotations

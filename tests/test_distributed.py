@@ -23,6 +23,7 @@ from agents.critic import Critic
 from agents.distributed import Ranks, idle, open_ranks
 from agents.logprobs import action_logprobs
 from agents.losses import masked_average, policy_loss, unit_count, value_loss
+from agents.recompute import enable_gradient_checkpointing
 from agents.sharding import (
     clip_gradients,
     full_optimizer_state,
@@ -47,8 +48,7 @@ def make(kind: str, rank: int = 0) -> Any:
         case "untied":  # and with its layers computed again in the backward pass
             model.config.tie_word_embeddings = False
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0).clone())
-            model.gradient_checkpointing_enable()
-            model.train()
+            enable_gradient_checkpointing(model)
         case "lora":
             with torch.random.fork_rng():
                 torch.manual_seed(rank)

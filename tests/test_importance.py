@@ -164,6 +164,7 @@ def test_an_empty_batch_has_nothing_to_say():
         ({"geometric": True}, "single tokens"),
         ({"low": 0.5}, "low=0.5 is for mode 'mask'"),
         ({"high": 0.5}, "high must be at least 1"),
+        ({"high": float("nan")}, "high must be at least 1"),
         ({"mode": "mask", "low": 1.5}, r"low in \[0, 1\]"),
         ({"level": "turn", "turn_ids": None}, "turn_ids are needed"),
     ],

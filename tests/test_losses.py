@@ -364,6 +364,8 @@ def test_an_empty_batch_is_zero_not_nan():
     ("options", "said"),
     [
         ({"clip_low": 0.0}, "clip_low"),
+        ({"clip_high": float("nan")}, "clip_high"),
+        ({"dual_clip": float("nan")}, "dual_clip"),
         ({"dual_clip": 0.5}, "dual_clip"),
         ({"ratio": "turn"}, "turn_ids"),
         ({"ratio": "word"}, "sequence"),

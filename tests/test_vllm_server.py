@@ -280,6 +280,24 @@ def test_a_sync_sends_each_weight_once_to_every_server_and_leaves_no_file() -> N
     assert len(sent) == 2
 
 
+def test_no_rank_asks_before_every_rank_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 names the new version last; a rank that went on before would be told that its servers hold another."""
+    with stand_ins(1) as servers:
+        sampler = sampler_of(servers)
+        asker = threading.Thread(target=lambda: sampler.generate([history("a")], seeds=[1]))
+
+        def the_others_are_late() -> None:
+            servers[0].asked.clear()
+            asker.start()
+            asker.join(timeout=0.2)
+            assert not servers[0].asked
+
+        monkeypatch.setattr("agents.sampling.vllm_server.all_arrived", the_others_are_late)
+        sampler.sync(make_model(), 1)
+        asker.join()
+        assert servers[0].bodies("/v1/completions")
+
+
 def test_the_workers_of_several_servers_have_numbers_of_their_own() -> None:
     with stand_ins(3) as servers:
         for server, workers in zip(servers, (2, 1, 4), strict=True):

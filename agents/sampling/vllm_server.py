@@ -111,15 +111,16 @@ class VLLMServerSampler:
         """Take over the weights of a model, or its adapter; see ``SyncedSampler``."""
         if self._shelf is not None:
             self._sync_adapter(self._shelf, model, version)
-        else:
-            with self._gate.alone():
-                if self._transfer is None:
-                    self._transfer = self._open_transfer(model)
-                self._transfer.send(model)
-                if is_sender():
-                    self._servers.use(version)
-                self._served = (self._model, version)
-        all_arrived()
+            all_arrived()
+            return
+        with self._gate.alone():
+            if self._transfer is None:
+                self._transfer = self._open_transfer(model)
+            self._transfer.send(model)
+            if is_sender():
+                self._servers.use(version)
+            self._served = (self._model, version)
+            all_arrived()  # before anybody asks again: rank 0 may be the last to be done
 
     def close(self) -> None:
         """End the threads; the servers run on."""

@@ -19,7 +19,7 @@ from toolenv.env import ToolEnv
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, DataError, InfrastructureError
 from toolenv.messages import ToolCall
-from toolenv.ray_envs import RayToolVectorEnv, make_ray_vec
+from toolenv.ray_envs import RayToolVectorEnv, _Actor, make_ray_vec
 from toolenv.tools import tool
 from toolenv.vector import ToolVectorEnv
 
@@ -155,6 +155,32 @@ def test_a_dead_actor_costs_the_episodes_that_run_on_it(on_actors: OnActors) -> 
         assert {(r.episode.reason, r.episode.num_calls) for r in result.rollouts} == {("answer", 2)}
         assert envs.actors[0].handle is not doomed
         assert envs.actors[1].handle is other
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ray.exceptions.OutOfMemoryError("the memory monitor ended it"),
+        ray.exceptions.NodeDiedError("its machine is gone"),
+        ray.exceptions.ObjectLostError("00", None, ""),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_whatever_takes_an_actor_is_a_failure_of_the_machinery(
+    loss: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(answer: Any) -> Any:
+        raise loss
+
+    ended: list[str] = []
+    handles = iter(["first", "second"])
+    monkeypatch.setattr(_Actor, "_start", lambda actor: next(handles))
+    monkeypatch.setattr(ray, "get", lost)
+    monkeypatch.setattr(ray, "kill", ended.append)
+    actor = _Actor(quick_toys(), 1, {})
+    with pytest.raises(InfrastructureError, match="a Ray actor of 1 environments is lost"):
+        actor.get("first", "answer")
+    assert (ended, actor.handle) == (["first"], "second")
 
 
 def test_a_tool_that_cannot_be_served_costs_its_episode(on_actors: OnActors) -> None:

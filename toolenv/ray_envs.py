@@ -266,14 +266,16 @@ class _Actor:
 
         Raises:
             ConfigError: It could not make its environments.
-            InfrastructureError: It died.
+            InfrastructureError: It died, or its answer is lost.
         """
+        errors = self.ray.exceptions
         try:
             return self.ray.get(answer)
-        except self.ray.exceptions.RayTaskError as error:
+        except errors.RayTaskError as error:
             raise error.cause from error  # what the environment raised, as itself
-        except self.ray.exceptions.RayActorError as error:
-            if error.actor_init_failed:
+        # Out of memory is how Ray ends an actor whose machine runs full; an answer can be lost with its machine.
+        except (errors.RayActorError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError) as error:
+            if getattr(error, "actor_init_failed", False):
                 why = str(error).strip().splitlines()[-1]  # the end of a traceback
                 raise ConfigError(f"a Ray actor could not make its {self.count} environments: {why}") from error
             self._replace(handle)

@@ -1,7 +1,7 @@
 """Turn-level against outcome-only credit, for GRPO and for PPO, where episodes are few.
 
 The nano policy starts from its warm start and has 32 episodes an update, with one budget and three seeds a setting;
-every tenth update it is asked the same 400 held-out questions. What is compared is how many episodes the mean over seeds
+every tenth update it is asked the same 400 held-out questions. Compared is how many episodes the mean over seeds
 needs to answer 55 % of them.
 
 Run: ``python -m benchmarks.bench_learners --jobs 2`` (about an hour on two cores; a finished run is not run again, and
@@ -46,7 +46,7 @@ SETTINGS: dict[str, TrainConfig] = {
     "PPO, turn-level": PPOConfig(**CRITIC, **TURNS, gae_lambda=0.95),
     "PPO, outcome only": PPOConfig(**CRITIC, estimator="token_gae"),
 }
-CURVES = ("update", "eval/success_rate", "success_rate", "calls_per_episode", "reward/GoldPassageFn", "entropy",
+CURVES = ("update", "eval/success_rate", "success_rate", "calls_per_episode", "reward/gold_passage", "entropy",
           "approx_kl", "explained_variance")  # fmt: skip
 
 

@@ -44,20 +44,22 @@ class Meter:
         self.arguments = arguments
         self.model = model
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.cuda = arguments.device.startswith("cuda")
-        self._started = 0.0
+        self._started = (0.0, 0.0)
         gc.collect()
         self._baseline = self._reset_peak()
 
     def start(self) -> None:
         """Call before an update."""
         self._synchronize()
-        self._started = time.perf_counter()
+        self._started = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         """Call after an update."""
         self._synchronize()
-        self.seconds.append(time.perf_counter() - self._started)
+        self.seconds.append(time.perf_counter() - self._started[0])
+        self.cpu_seconds.append(time.process_time() - self._started[1])
 
     def watch(self, optimizer: Any) -> None:
         """Write the gradient of the optimiser's first step."""
@@ -72,7 +74,8 @@ class Meter:
     def report(self, **facts: Any) -> None:
         """Print what was found, as one line of JSON; the first update is not timed."""
         peak = (self._peak() - self._baseline) / 2**20
-        print(json.dumps({"seconds": self.seconds[1:], "peak_mib": peak, **facts}))
+        times = {"seconds": self.seconds[1:], "cpu_seconds": self.cpu_seconds[1:]}
+        print(json.dumps({**times, "peak_mib": peak, **facts}))
 
     def _synchronize(self) -> None:
         if self.cuda:

@@ -172,11 +172,15 @@ def gigpo(batch, alpha=1.0, gamma=0.95, anchor_weight=1.0, divide_by_std=True, e
     return turns.table(advantage)
 
 
-def igpo(batch, alpha=1.0, gamma=1.0, normalize="joint", eps=1e-6):
+def igpo(batch, alpha=1.0, gamma=1.0, normalize="position", eps=1e-6):
     turns = Turns(batch)
 
     def advantage(b, t):
         group = turns.group(b)
+        if normalize == "position":
+            rivals = [turns.to_go(j, t, alpha, gamma) for j in group if j != b and t < turns.lengths[j]]
+            own = turns.to_go(b, t, alpha, gamma)
+            return sum(own - rival for rival in rivals) / (len(rivals) + 1)
         if len(group) == 1:
             return 0.0
         scores = [score for j in group for score in turns.scores[j] if score is not None]

@@ -37,6 +37,7 @@ from toolenv.errors import ConfigError
 
 pytestmark = pytest.mark.core
 
+JOINT = partial(igpo, normalize="joint")
 COMPARING = [
     grpo,
     partial(grpo, include_turn_rewards=True),
@@ -51,6 +52,7 @@ COMPARING = [
     gigpo,
     partial(gigpo, divide_by_std=False),
     igpo,
+    JOINT,
     partial(igpo, normalize="separate", gamma=0.9),
 ]
 ALL = [*COMPARING, rebn, turn_gae]
@@ -162,7 +164,9 @@ def test_groups_do_not_mix(estimator, data):
         np.testing.assert_array_equal(whole[rows][:, : alone.shape[1]], alone)
 
 
-@pytest.mark.parametrize("estimator", [grpo, dr_grpo, rloo, trm_grpo, mt_grpo, partial(turn_loo, hold_outcome=True)])
+@pytest.mark.parametrize(
+    "estimator", [grpo, dr_grpo, rloo, trm_grpo, mt_grpo, igpo, partial(turn_loo, hold_outcome=True)]
+)
 @settings(max_examples=15)
 @given(ragged(), st.sampled_from([-2.0, 0.5, 4.0]))
 def test_a_shift_of_all_outcomes_changes_nothing(estimator, data, shift):
@@ -178,7 +182,7 @@ def test_a_singleton_group_gets_nothing(estimator):
     np.testing.assert_array_equal(estimator(batch), np.zeros((3, 3)))
 
 
-@pytest.mark.parametrize("estimator", [estimator for estimator in COMPARING if estimator is not igpo])
+@pytest.mark.parametrize("estimator", [estimator for estimator in COMPARING if estimator is not JOINT])
 def test_equal_episodes_get_exactly_nothing(estimator):
     # 0.1 ten times over: its mean and spread are off by rounding, so dividing would blow the rounding up.
     batch = make_batch([[0.1, NAN]] * 10, [0.7] * 10)
@@ -187,7 +191,7 @@ def test_equal_episodes_get_exactly_nothing(estimator):
 
 def test_joint_normalisation_weighs_an_answer_against_a_call_even_where_episodes_are_equal():
     batch = make_batch([[0.1, NAN]] * 2, [0.7] * 2)
-    np.testing.assert_allclose(igpo(batch), [[0, np.sqrt(3) / 2]] * 2, atol=1e-5)
+    np.testing.assert_allclose(JOINT(batch), [[0, np.sqrt(3) / 2]] * 2, atol=1e-5)
     np.testing.assert_array_equal(igpo(batch, normalize="separate"), np.zeros((2, 2)))
 
 
@@ -214,6 +218,17 @@ def test_gigpo_with_the_turn_as_its_state_is_credit_by_turn_index():
     halves = matchtir(batch, gamma=0.95)
     np.testing.assert_allclose(gigpo(batch), 2 * halves)
     np.testing.assert_array_equal(gigpo(batch, anchor_weight=0.0), grpo(batch, include_turn_rewards=True))
+
+
+@settings(max_examples=15)
+@given(ragged(), st.sampled_from([0.5, 1.0]))
+def test_igpo_by_position_is_the_turns_part_of_gigpo_with_the_turn_as_its_state(data, gamma):
+    batch = make_batch(*data)
+    whole = gigpo(batch, gamma=gamma, divide_by_std=False)
+    got = igpo(batch, gamma=gamma)
+    np.testing.assert_allclose(got, whole - dr_grpo(batch, include_turn_rewards=True), atol=1e-9)
+    totals_are_compared_at_the_first_turn = dr_grpo(batch, include_turn_rewards=True)[:, 0]
+    np.testing.assert_allclose(igpo(batch)[:, 0], totals_are_compared_at_the_first_turn, atol=1e-9)
 
 
 def test_observation_anchors_are_what_the_model_saw_last():
@@ -300,7 +315,7 @@ def test_an_estimator_reads_what_it_is_said_to_need_and_no_more(name):
         ("trm_grpo", {"alpha": "a"}, "alpha must be a finite number, not 'a'"),
         ("grpo", {"include_turn_rewards": "no"}, "include_turn_rewards must be True or False; got 'no'"),
         ("trm_grpo", {"normalize": "batch"}, "normalize must be one of turn, group; got 'batch'"),
-        ("igpo", {"normalize": "turn"}, "normalize must be one of joint, separate; got 'turn'"),
+        ("igpo", {"normalize": "turn"}, "normalize must be one of position, joint, separate; got 'turn'"),
         ("turn_gae", {"gae_lambda": 2}, "gae_lambda must be a number from 0 to 1; got 2"),
         ("gigpo", {"anchor_weight": None}, "anchor_weight must be a finite number, not None"),
         ("gigpo", {"divide_by_std": 1}, "divide_by_std must be True or False; got 1"),

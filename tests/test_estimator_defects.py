@@ -6,6 +6,7 @@ The rebuilt ones are written from descriptions of the defects, as plainly as the
 from __future__ import annotations
 
 import ast
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -220,7 +221,8 @@ def test_a_padded_group_mean_falls_short_by_one_over_the_group():
 def test_a_further_turn_below_the_mean_pays_and_pooled_normalisation_charges_for_it():
     # E[return] = 0.9 + 0.4 p, so that the gradient is 0.1.
     pays = (0.9, 0.4)
-    pooled = [partial(trm_grpo, alpha=1.0, normalize="group"), igpo, partial(igpo, normalize="separate")]
+    pooled = [partial(trm_grpo, alpha=1.0, normalize="group")]
+    pooled += [partial(igpo, normalize=pool) for pool in ("joint", "separate")]
     assert all(expected_gradient(estimator, 0.5, 8, pays) < -0.02 for estimator in pooled)
     assert expected_gradient(turn_loo, 0.5, 8, pays) == pytest.approx(0.1, abs=1e-12)
 
@@ -230,6 +232,19 @@ def test_returns_compared_among_those_who_play_a_turn_give_credit_for_going_on(e
     assert expected_gradient(estimator, 0.5, 4, (0, 0, 1)) > 0.2
     assert expected_gradient(estimator, 0.5, 4, (0.9, 0.4, 0.4)) > 0.2
     assert expected_gradient(mt_grpo, 0.5, 4, (0, 0, 1)) == pytest.approx(0, abs=1e-12)
+
+
+@settings(max_examples=20)
+@given(st.floats(0.05, 0.95), st.integers(2, 4))
+def test_igpo_by_position_falls_short_by_one_over_those_who_play_the_turn(p, group_size):
+    # E[return] = p^2; each of the two decisions has gradient p^2 (1 - p). All play the first turn; the second one is
+    # played, beside an episode that plays it, by Binomial(n - 1, p) others.
+    others = range(group_size)
+    chances = [math.comb(group_size - 1, k) * p**k * (1 - p) ** (group_size - 1 - k) for k in others]
+    kept = sum(chance * k / (k + 1) for chance, k in zip(chances, others, strict=True))
+    want = p**2 * (1 - p) * ((group_size - 1) / group_size + kept)
+    assert expected_gradient(igpo, p, group_size, (0, 0, 1)) == pytest.approx(want, rel=1e-9)
+    assert kept == pytest.approx(1 - (1 - (1 - p) ** group_size) / (group_size * p))  # as its docstring says
 
 
 @settings(max_examples=20)

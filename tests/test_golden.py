@@ -66,7 +66,11 @@ OPTIONS = {
     "mt_grpo": [{"alpha": 0.5}],
     "matchtir": [{"alpha": 0.5}],
     "gigpo": [{"alpha": 0.5, "anchor_weight": 0.5}, {"divide_by_std": False}],
-    "igpo": [{"gamma": 0.9}, {"alpha": 0.5, "normalize": "separate"}],
+    "igpo": [
+        {"alpha": 0.5, "gamma": 0.9},
+        {"gamma": 0.9, "normalize": "joint"},
+        {"alpha": 0.5, "normalize": "separate"},
+    ],
     "rebn": [{"alpha": 0.5, "gamma": 0.9}],
     "turn_gae": [{"alpha": 0.5, "gamma": 0.9, "gae_lambda": 0.5}],
 }

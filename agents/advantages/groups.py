@@ -61,8 +61,23 @@ def standardise_columns(x: Floats, eps: float) -> Floats:
 
 
 def centre(x: Floats) -> Floats:
-    """``x - mean``; exactly 0 for a single value and for equal ones."""
-    return np.zeros_like(x) if x.max() == x.min() else x - x.mean()
+    """``x - mean`` over what is not NaN; exactly 0 at NaN, for a single value and for equal ones."""
+    known = ~np.isnan(x)
+    values = x[known]
+    result = np.zeros_like(x)
+    if values.size > 1 and values.max() != values.min():
+        result[known] = values - values.mean()
+    return result
+
+
+def centre_columns(x: Floats) -> Floats:
+    """``centre``, each column by itself.
+
+    Example:
+        >>> centre_columns(np.array([[3.0, 1.0], [1.0, np.nan]])).tolist()
+        [[1.0, 0.0], [-1.0, 0.0]]
+    """
+    return np.stack([centre(column) for column in x.T], axis=1)
 
 
 def leave_one_out(x: Floats) -> Floats:

@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from agents.advantages.base import Floats
-from agents.advantages.groups import alone, leave_one_out, per_group, standardise, standardise_columns
+from agents.advantages.groups import alone, centre_columns, leave_one_out, per_group, standardise, standardise_columns
 from agents.advantages.returns import episode_returns, known_rewards, masked, returns_to_go, rewards_due
 from agents.batch import TurnBatch
 from rewards.options import check_choice
 
 Normalize = Literal["turn", "group"]
-Pool = Literal["joint", "separate"]
+Pool = Literal["position", "joint", "separate"]
 
 
 def turn_loo(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, hold_outcome: bool = False) -> Floats:
@@ -174,39 +174,61 @@ def matchtir(batch: TurnBatch, alpha: float = 1.0, gamma: float = 0.9, eps: floa
 
 
 def igpo(
-    batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, normalize: Pool = "joint", eps: float = 1e-6
+    batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, normalize: Pool = "position", eps: float = 1e-6
 ) -> Floats:
-    """IGPO's returns: rewards normalised over the group's turns, then summed up from the end.
+    """IGPO: the return-to-go of a turn, minus its mean over those episodes of the group that play that turn.
 
-    ``A[b, t] = sum_{k >= t} gamma^(k - t) * (alpha * r[b, k] + o[b] at the last turn)``. ``"joint"`` normalises turn
-    rewards and outcomes together, with one mean and one spread; ``"separate"`` each by itself. IGPO's turn reward is
-    how much likelier the turn made the right answer; here it is whatever ``batch.rewards`` holds.
+    ``A[b, t] = G[b, t] - mean of G[j, t]`` over the episodes j of the group that play turn ``t``, b among them, with
+    ``G[b, t] = sum_{k >= t} gamma^(k - t) * (alpha * r[b, k] + outcome[b] at the last turn)``; nothing is divided. The
+    other two choices normalise first and sum then: the rewards in ``G`` are measured from the group's mean and divided
+    by its spread, and nothing is taken off the sum. ``"joint"`` does so with turn rewards and outcomes together,
+    ``"separate"`` with each by itself. IGPO's turn reward is how much likelier the turn made the right answer; here it
+    is whatever ``batch.rewards`` holds.
 
-    Biased where the policy chooses when to stop: an episode has as many terms as it has scored turns, and each is
-    measured from the group's mean. Where a turn's reward is below that mean, a further turn costs, and where it is
-    above, a further turn pays, whatever it does for the outcome.
+    ``"position"`` is biased in scale only. Who plays turn ``t`` is settled before it, so the others' returns are a fair
+    baseline, unlike the rewards of ``mt_grpo``; but b's own return is in the mean too. Where m episodes play a turn,
+    ``1/m`` of its credit is lost, all of it where b is alone: in a group of n, a turn that each reaches with chance q
+    keeps ``1 - (1 - (1 - q)^n) / (n q)``. So every decision keeps its sign, but late ones, which few reach, weigh less
+    than they should against early ones. (0.219 instead of 0.25 in the stopping problem of the tests.)
+
+    The other two are biased in sign: an episode has as many terms as it has scored turns. Where a turn's reward is
+    below the mean, a further turn costs, and where it is above, a further turn pays, whatever it does for the outcome.
 
     Args:
-        batch: The turns.
-        alpha: Weight of turn rewards against the outcome, after the normalisation (before it, it would cancel in
-            ``"separate"``); 1 as published.
-        gamma: Discount a turn, of outcome and turn rewards alike.
-        normalize: ``"joint"`` (the paper) or ``"separate"`` (the released script).
-        eps: Added to the standard deviations, which are unbiased here.
+        batch: The turns. One that was not scored adds nothing to the return, and counts as played.
+        alpha: Weight of turn rewards against the outcome, in ``"joint"`` and ``"separate"`` after the normalisation
+            (before it, it would cancel in ``"separate"``); 1 as published.
+        gamma: Discount a turn, of outcome and turn rewards alike; 1 as published, 0.5 in a variant.
+        normalize: ``"position"``, ``"joint"`` or ``"separate"``.
+        eps: Added to the standard deviations of ``"joint"`` and ``"separate"``, which are unbiased here.
 
     Raises:
         ConfigError: Another ``normalize``.
 
     Source:
-        Wang et al., Information Gain-based Policy Optimization (arXiv 2510.14967), and the released code.
+        Wang et al., Information Gain-based Policy Optimization (arXiv 2510.14967). ``"joint"`` is the paper's.
+        ``"position"`` is the code as first released: there the positions are those of tokens, and a response that
+        ended counts 0; that turns are compared with turns, among those who play them, is ours. Later releases have
+        ``"joint"`` and ``"separate"`` to choose from.
 
     Example:
         >>> rewards = np.array([[1.0, np.nan], [0.0, np.nan]])
         >>> batch = TurnBatch(rewards, np.array([1.0, 0.0]), np.ones((2, 2), dtype=bool), np.zeros(2))
+        >>> igpo(batch).tolist()
+        [[1.0, 0.5], [-1.0, -0.5]]
         >>> igpo(batch, normalize="separate", eps=0.0).round(4).tolist()
         [[1.4142, 0.7071], [-1.4142, -0.7071]]
     """
     check_choice("normalize", normalize, get_args(Pool))
+    if normalize == "position":
+        to_go = np.where(batch.mask, returns_to_go(rewards_due(batch, alpha), gamma), np.nan)
+        return masked(batch, per_group(to_go, batch.groups, centre_columns))
+    due = rewards_due(_pooled(batch, normalize, eps), alpha)
+    return masked(batch, returns_to_go(due, gamma))
+
+
+def _pooled(batch: TurnBatch, normalize: Pool, eps: float) -> TurnBatch:
+    """The batch with turn rewards and outcomes normalised over the group, ``"joint"`` or ``"separate"``."""
     normalise = partial(standardise, eps=eps)
     scored = known_rewards(batch)
     if normalize == "joint":
@@ -216,8 +238,7 @@ def igpo(
     else:
         rewards = per_group(_without_singletons(scored, batch), batch.groups, normalise)
         outcome = per_group(batch.outcome, batch.groups, normalise)
-    due = rewards_due(TurnBatch(rewards, outcome, batch.mask, batch.groups), alpha)
-    return masked(batch, returns_to_go(due, gamma))
+    return TurnBatch(rewards, outcome, batch.mask, batch.groups)
 
 
 def rebn(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, eps: float = 1e-6) -> Floats:

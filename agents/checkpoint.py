@@ -71,13 +71,14 @@ def save_checkpoint(
         The checkpoint's directory.
     """
     directory = Path(directory)
-    final = directory / f"{_PREFIX}{update:06d}"
+    final = checkpoint_path(directory, update)
     aside = directory / f"{final.name}{_ASIDE}"
     weights = full_state_dict(model, keep=write)
     states = {name: _state_of(part, write) for name, part in parts.items()}
     if not write:
         return final
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in directory.glob(f"{_PREFIX}*{_ASIDE}"):  # by a process that was killed
+        shutil.rmtree(left)
     aside.mkdir(parents=True)
     with without_transformers_bars():
         model.save_pretrained(aside, state_dict=weights)
@@ -91,11 +92,11 @@ def save_checkpoint(
         _flush(path)
     _flush(aside)
     if final.exists():
-        shutil.rmtree(final)
+        _drop(final)
     aside.rename(final)
     _flush(directory)
     for old in checkpoints(directory)[: -max(keep, 1)]:
-        shutil.rmtree(old)
+        _drop(old)
     return final
 
 
@@ -169,6 +170,16 @@ def _load_weights(path: Path, model: Any) -> None:
     model.load_state_dict(saved.state_dict())
 
 
+def checkpoint_path(directory: str | Path, update: int) -> Path:
+    """Where the checkpoint after an update stands.
+
+    Example:
+        >>> checkpoint_path("runs/grpo/checkpoints", 12).name
+        'update-000012'
+    """
+    return Path(directory) / f"{_PREFIX}{update:06d}"
+
+
 def checkpoints(directory: str | Path) -> list[Path]:
     """The whole checkpoints in a directory, the oldest first; what was left half-written is none."""
     found = [path for path in Path(directory).glob(f"{_PREFIX}*") if path.is_dir() and path.suffix != _ASIDE]
@@ -179,6 +190,13 @@ def latest(directory: str | Path) -> Path | None:
     """The newest whole checkpoint, ``None`` where there is none."""
     found = checkpoints(directory)
     return found[-1] if found else None
+
+
+def _drop(checkpoint: Path) -> None:
+    """Delete a checkpoint, so that at no moment a half of it goes for a whole one."""
+    doomed = checkpoint.with_name(f"{checkpoint.name}-old{_ASIDE}")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _flush(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from agents.sampling.base import SamplingParams, SyncedSampler
@@ -64,7 +65,10 @@ def make_sampler(
         sampler = _engine(model, tokenizer, params, version, ends, given)
     else:
         raise ConfigError(f"sampler must be 'hf', 'vllm' or 'vllm-server', not {kind!r}")
-    sampler.sync(model, version)
+    with ExitStack() as failing:  # an engine that nobody gets must not keep its memory
+        failing.callback(sampler.close)
+        sampler.sync(model, version)
+        failing.pop_all()
     return sampler
 
 

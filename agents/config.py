@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_estimator, make_token_estimator
-from agents.importance import check_correction
+from agents.config_checks import check_ranges, check_together, check_types
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
 from agents.overlong import CutEpisodes, FlawedTurns, OverlongPolicy
 from agents.sampling.making import SamplerKind
 from agents.trackers import TrackerName
 from rewards.base import OnError
-from rewards.options import check_choice
 from toolenv.errors import ConfigError
-from toolenv.extras import require
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,8 @@ class TrainConfig:
         max_turns: Most turns of an episode; by default the environment's own limit.
         model: What agents.models.load_model takes: nano, a folder, a .gguf file, a model hub's name.
         device: Where the model runs: cpu, cuda, cuda:1, ...; auto: CUDA where there is one.
-        precision: Of the weights: float32 or bfloat16.
+        precision: Of the weights: float32 or bfloat16. The latter is for LoRA, whose matrices stay float32: a step of
+            less than a few thousandths of a weight leaves it where it was in bfloat16.
         lora_rank: Train LoRA matrices of this rank instead of the weights; 0: the weights.
         lora_alpha: Scale of LoRA, over the rank; by default twice the rank.
         gradient_checkpointing: Make activations again in the backward pass instead of keeping them.
@@ -91,8 +86,8 @@ class TrainConfig:
         correction_low: Lower limit of mask, in [0, 1]; by default there is none.
         correction_high: Upper limit, at least 1.
         max_parity: The run stops where the sampler's log-probability of a token differs from the trainer's by more; by
-            default by 1e-3 in float32, and nowhere in bfloat16, where rounding alone can come to more. A sampler with
-            weights of its own is also probed after each sync (agents.sampling.parity).
+            default by 1e-3 where the weights are float32, and nowhere where they are bfloat16 and rounding alone can
+            come to more. A sampler with weights of its own is also probed after each sync (agents.sampling.parity).
         kl_coef: Weight of the KL penalty towards the initial model; 0: no penalty.
         entropy_coef: Weight of the entropy bonus.
         trackers: Where metrics go beside metrics.jsonl: tensorboard, trackio, wandb; may be given several times.
@@ -172,26 +167,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(self.output_dir))
-        check_ranges(self)
-        if self.minibatch_episodes is not None and self.minibatch_episodes > self.episodes:
-            raise ConfigError(
-                f"minibatch_episodes is {self.minibatch_episodes}, but an update has only {self.episodes} episodes"
-            )
         for name in ("process", "sampler_urls", "trackers"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
-        check_choice("rollout", self.rollout, ("lockstep", "async"))
-        for tracker in self.trackers:
-            check_choice("trackers", tracker, get_args(TrackerName))
+        check_types(self)
+        check_ranges(self)
+        check_together(self)
         self.overlong  # noqa: B018  # it checks itself
-        if self.correction != "none":
-            check_correction(
-                self.correction, self.correction_level, self.correction_geometric, self.correction_low,
-                self.correction_high,
-            )  # fmt: skip
-        unreadable = next((spec for spec in self.process if ":" not in spec), None)
-        if unreadable is not None:
-            raise ConfigError(f"process must be written as 'module:attribute', not {unreadable!r}")
 
     @property
     def episodes(self) -> int:
@@ -202,13 +184,6 @@ class TrainConfig:
     def overlong(self) -> OverlongPolicy:
         """What cut episodes, cut turns and void turns count for."""
         return OverlongPolicy(**{f.name: getattr(self, f.name) for f in fields(OverlongPolicy)})
-
-    @property
-    def parity_limit(self) -> float:
-        """What ``max_parity`` comes to."""
-        if self.max_parity is not None:
-            return self.max_parity
-        return 1e-3 if self.precision == "float32" else math.inf
 
     @property
     def kl_in_loss(self) -> bool:
@@ -252,7 +227,7 @@ class GRPOConfig(TrainConfig):
     gamma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
+        if isinstance(self.group_size, int) and self.group_size < 2:
             raise ConfigError(
                 f"group_size must be at least 2, not {self.group_size!r}: an episode is compared with its group"
             )
@@ -276,9 +251,7 @@ class GRPOConfig(TrainConfig):
 
     def make_estimator(self) -> AdvantageEstimator:
         """The estimator with its settings bound."""
-        given = {"alpha": self.alpha, "gamma": self.gamma}
-        settings = {name: value for name, value in given.items() if value is not None}
-        return make_estimator(self.estimator, **{**self.estimator_kwargs, **settings})
+        return make_estimator(self.estimator, **_settings(self.estimator_kwargs, alpha=self.alpha, gamma=self.gamma))
 
 
 @dataclass(frozen=True)
@@ -322,7 +295,11 @@ class PPOConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("kl_in", self.kl_in, ("loss", "reward"))
+        if self.over_turns and "alpha" in self.estimator_kwargs:
+            raise ConfigError(
+                f"alpha stands in estimator_kwargs, {self.estimator_kwargs['alpha']!r}, where it would scale the "
+                "outcome too, which is in the rewards by then; give it as a setting of its own"
+            )
         self.make_estimator()
 
     @property
@@ -342,100 +319,28 @@ class PPOConfig(TrainConfig):
 
     def make_estimator(self) -> AdvantageEstimator | TokenEstimator:
         """The estimator with its settings bound: of turns where ``over_turns``, else of tokens."""
-        given = {"gamma": self.gamma, "gae_lambda": self.gae_lambda}
-        of_turns = {"gamma": "turn_gamma", "gae_lambda": "turn_lambda"} if self.estimator == "turn_aware_gae" else {}
-        settings = {of_turns.get(name, name): value for name, value in given.items() if value is not None}
+        names = ("turn_gamma", "turn_lambda") if self.estimator == "turn_aware_gae" else ("gamma", "gae_lambda")
+        given = dict(zip(names, (self.gamma, self.gae_lambda), strict=True))
         make = make_estimator if self.over_turns else make_token_estimator
-        return make(self.estimator, **{**self.estimator_kwargs, **settings})
+        return make(self.estimator, **_settings(self.estimator_kwargs, **given))
+
+
+def _settings(kwargs: Mapping[str, Any], **own: float | None) -> dict[str, Any]:
+    """An estimator's settings: those that the trainer has under a name of their own, where given, and the rest.
+
+    Raises:
+        ConfigError: One is given in both places.
+    """
+    given = {name: value for name, value in own.items() if value is not None}
+    for name in given.keys() & kwargs.keys():
+        raise ConfigError(
+            f"{name} of the estimator is given twice: {given[name]!r}, and {kwargs[name]!r} in estimator_kwargs; leave "
+            "one out"
+        )
+    return {**kwargs, **given}
 
 
 def _ignores_turns(estimator: AdvantageEstimator) -> bool:
     """Whether an estimator could add up turn rewards, and was not told to."""
     parameter = inspect.signature(estimator).parameters.get("include_turn_rewards")
     return parameter is not None and not parameter.default
-
-
-_POSITIVE = (
-    "num_updates", "num_envs", "max_turns", "max_new_tokens", "max_tokens", "temperature",
-    "learning_rate", "max_grad_norm", "inner_epochs", "minibatch_episodes", "micro_batch_episodes", "clip_high",
-    "checkpoint_every", "keep_checkpoints", "eval_episodes", "groups_per_update", "episodes_per_update",
-    "critic_learning_rate", "value_clip", "max_parity", "lora_alpha",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "seed",
-    "warmup",
-    "weight_decay",
-    "kl_coef",
-    "entropy_coef",
-    "eval_every",
-    "critic_warmup",
-    "lora_rank",
-    "ray_actors",
-    "dynamic_sampling",
-)
-
-
-def check_ranges(config: Any) -> None:
-    """Check the numbers that have a plain range.
-
-    Raises:
-        ConfigError: One is out of its range.
-    """
-    for name in _POSITIVE:
-        value = getattr(config, name, None)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} must be above 0, not {value!r}")
-    for name in _NOT_NEGATIVE:
-        if not getattr(config, name, 0) >= 0:
-            raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)!r}")
-    for name in ("gamma", "gae_lambda"):
-        value = getattr(config, name, None)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{name} must lie in [0, 1], not {value!r}")
-    if not 0 < config.clip_low <= 1:
-        raise ConfigError(f"clip_low must lie in (0, 1], not {config.clip_low!r}")
-    if config.dual_clip is not None and not config.dual_clip > 1:
-        raise ConfigError(f"dual_clip must be above 1 or left out, not {config.dual_clip!r}")
-
-
-def parse_command_line(config: type[Config], arguments: Sequence[str] | None = None, prog: str | None = None) -> Config:
-    """Read a configuration from the command line; dictionaries are written as JSON.
-
-    Args:
-        config: The dataclass.
-        arguments: Words of the command line; ``None``: those of this process.
-        prog: How the command is called in ``--help``.
-
-    Raises:
-        ConfigError: Values that do not fit.
-        SystemExit: ``--help``, or an option that does not exist.
-    """
-    tyro = require("tyro", "train")
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule  # type: ignore[untyped-decorator]
-    def json_object(info: Any) -> Any:
-        if getattr(info.type, "__origin__", None) is not dict:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="JSON",
-            instance_from_str=lambda words: _json_object(words[0]),
-            is_instance=lambda value: isinstance(value, Mapping),
-            str_from_instance=lambda value: [json.dumps(value)],
-        )
-
-    # A sequence grows with each time that its option is given; by itself, the last one alone would count.
-    grows = (tyro.conf.UseAppendAction,)
-    parsed: Config = tyro.cli(config, args=arguments, prog=prog, registry=registry, config=grows)
-    return parsed
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"not a JSON object: {text}")
-    return value

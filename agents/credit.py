@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.advantages import trm_ppo_rewards
+from agents.advantages import AdvantageEstimator, TokenEstimator, trm_ppo_rewards
 from agents.batch import TokenBatch, TokenTensors, TurnBatch, token_advantages
 from agents.config import PPOConfig
 from agents.losses import kl_rewards
+from toolenv.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -60,19 +61,54 @@ def assign_credit(
         values: ``(B, L)``, of the state before each action token.
         bootstrap: ``(B,)``, the value after the last token where it counts, else 0.
     """
-    estimate: Any = config.make_estimator()
+    estimator: Any = config.make_estimator()
     turn_ids, known = tokens.turn_ids.numpy(), values.double().numpy()
     if config.over_turns:
         starts = turn_starts(turn_ids)
         batch = _turns(turn_ids, rewards, np.where(starts, known, 0.0), bootstrap)
-        by_turn = estimate(batch)
+        by_turn = estimate(estimator, batch, config.estimator)
         advantages, value_mask = token_advantages(by_turn, tokens.turn_ids), torch.from_numpy(starts)
     else:
         facts = TokenBatch(rewards, tokens.action_mask.numpy(), turn_ids, values=known, bootstrap=bootstrap)
-        by_token = estimate(facts)
+        by_token = estimate(estimator, facts, config.estimator)
         by_turn = sum_by_turn(turn_ids, by_token) / np.maximum(sum_by_turn(turn_ids, np.ones_like(by_token)), 1.0)
         advantages, value_mask = torch.from_numpy(by_token).float(), tokens.action_mask
     return Credit(advantages, advantages + values, value_mask, by_turn)
+
+
+def estimate(estimator: AdvantageEstimator | TokenEstimator, batch: TurnBatch | TokenBatch, name: str) -> Floats:
+    """Call an estimator, and look at what it returns: a user's own may return anything.
+
+    Args:
+        estimator: The estimator.
+        batch: Turns for one of turns, tokens for one of tokens.
+        name: What it is called.
+
+    Returns:
+        Its advantages, of the mask's shape.
+
+    Raises:
+        ConfigError: Another shape, or an advantage of a turn or sampled token that is not a finite number.
+
+    Example:
+        >>> tokens = TokenBatch(np.zeros((2, 3)), np.ones((2, 3), dtype=bool))
+        >>> estimate(lambda batch: batch.rewards.sum(axis=1), tokens, "mine:total")
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: estimator 'mine:total' must return advantages of shape (2, 3), not (2,)
+    """
+    advantages = np.asarray(estimator(batch), dtype=np.float64)  # type: ignore[arg-type]
+    if advantages.shape != batch.mask.shape:
+        raise ConfigError(
+            f"estimator {name!r} must return advantages of shape {batch.mask.shape}, not {advantages.shape}"
+        )
+    wrong = np.argwhere(batch.mask & ~np.isfinite(advantages))
+    if wrong.size:
+        row, column = wrong[0].tolist()
+        raise ConfigError(
+            f"estimator {name!r} must return finite advantages; that of episode {row} at {column} is "
+            f"{advantages[row, column]}"
+        )
+    return advantages
 
 
 def whitened(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agents.advantages import AdvantageEstimator
 from agents.config import GRPOConfig
+from agents.credit import estimate
 from agents.rollout import CollectResult
 from agents.score import Scored, join
 from agents.session import Session
@@ -51,7 +52,7 @@ def play_groups(
     """
     played = session.play(update)
     scored = session.score(update, played)
-    advantages = estimator(scored.charged)
+    advantages = estimate(estimator, scored.charged, config.estimator)
     for attempt in range(1, config.dynamic_sampling + 1):
         missing = config.groups_per_update - len(set(scored.turns.groups[_informative(scored, advantages)].tolist()))
         if missing <= 0:
@@ -62,7 +63,7 @@ def play_groups(
             scored = join([scored, session.score(update, more)], config.overlong)
         except InfrastructureError:  # this round brought nothing; what was there before did
             continue
-        advantages = estimator(scored.charged)
+        advantages = estimate(estimator, scored.charged, config.estimator)
     return played, scored, advantages
 
 

@@ -11,10 +11,18 @@ from agents.checkpoint import latest, read_state
 from agents.config import TrainConfig
 from toolenv.errors import ConfigError
 
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+
 MAY_CHANGE = frozenset(
     {
-        "output_dir", "resume", "device", "num_updates", "num_envs", "ray_actors", "micro_batch_episodes",
-        "checkpoint_every", "keep_checkpoints", "trackers", "eval_every", "eval_episodes", "eval_env_kwargs",
+        "output_dir", "resume", "num_updates", "checkpoint_every", "keep_checkpoints", "trackers",
+        "eval_every", "eval_episodes", "eval_env_kwargs",
+        # Where and how fast; beyond rounding they change no number.
+        "device", "num_envs", "ray_actors", "sampler", "sampler_urls", "sampler_kwargs", "rollout",
+        "micro_batch_episodes", "gradient_checkpointing",
+        # What stops a run: resumed as it was, it would stop at the same place again.
+        "on_reward_error", "max_parity",
     }
 )  # fmt: skip
 """Settings that a resumed run may have otherwise: they change where, how fast and how long, not what is learned."""
@@ -31,7 +39,7 @@ def claim_output(config: TrainConfig) -> Path | None:
         if checkpoint is not None:
             check_settings(config, read_state(checkpoint))
         return checkpoint
-    if checkpoint is not None or (config.output_dir / "metrics.jsonl").exists():
+    if checkpoint is not None or (config.output_dir / METRICS_FILE).exists():
         raise ConfigError(
             f"{config.output_dir} holds a run already; pass --resume to go on with it, or another --output-dir"
         )

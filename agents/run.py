@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import copy
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from agents.advantages import load_attribute
-from agents.checkpoint import Stateful, latest, load_checkpoint, save_checkpoint
-from agents.config import PPOConfig, TrainConfig
+from agents.checkpoint import Stateful, checkpoint_path, latest, save_checkpoint
+from agents.config import TrainConfig
 from agents.critic import Critic
 from agents.distributed import Ranks, open_ranks
-from agents.environments import check_held_out, has_bundled_tasks, make_envs
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
-from agents.lora import add_lora
+from agents.learner import Learner, make_learner
 from agents.metrics import OUTCOME, MetricsWriter
 from agents.models import load_model, played_as, room_for_history
 from agents.overlap import HeldWeights
-from agents.recompute import enable_gradient_checkpointing
 from agents.records import keep_updates
-from agents.resume import claim_output
+from agents.resume import CONFIG_FILE, METRICS_FILE, claim_output
 from agents.reward_spec import make_terms
+from agents.run_envs import open_envs
 from agents.sampling.base import SamplingParams, SyncedSampler
 from agents.sampling.making import make_sampler
-from agents.sharding import shard, whole
+from agents.sharding import whole
 from agents.tokens import ConversationEncoder
 from agents.trackers import Tracker, open_trackers
 from rewards import OutcomeFn, RewardSum
 from toolenv.errors import ConfigError
-from toolenv.ray_envs import RayToolVectorEnv
+from toolenv.formats import Format
 from toolenv.seeding import derive
 from toolenv.vector import ToolVectorEnv
 
@@ -67,7 +65,7 @@ class Run:
         tracker: Takes them too, for TensorBoard and the like.
         policy: What ``agents.models.played_as`` says of the model, and shall say of its checkpoints.
         done: How many updates are done.
-        owned: Environments to close in the end.
+        resources: Closes what the run made itself: sampler, environments, trackers.
         metrics: One entry an update of this process.
     """
 
@@ -90,7 +88,7 @@ class Run:
     tracker: Tracker
     policy: str | None
     done: int
-    owned: list[ToolVectorEnv]
+    resources: ExitStack
     metrics: list[Metrics] = field(default_factory=list)
 
     @property
@@ -170,19 +168,23 @@ class Run:
 
     def stop(self, interrupt: Interrupt) -> str:
         """Keep what can be kept after Ctrl-C; returns what to tell the user."""
-        if self.done and not interrupt.torn and self.ranks.world == 1:  # others may be anywhere in their update
-            self.save()
         kept = latest(self.checkpoints)
+        saved = kept == checkpoint_path(self.checkpoints, self.done)
+        if self.done and not saved and not interrupt.torn and self.ranks.world == 1:  # others may be anywhere in theirs
+            kept = self.save()
         if kept is None:
             return "stopped before the first update was done; there is nothing to resume"
         return f"stopped; the last checkpoint is {kept}; to go on, give the same command with --resume"
 
+    def hand_back_held(self) -> None:
+        """With overlap, give the sampler the weights again that it plays with: it had others, or is a new one."""
+        if self.held.version >= 0:
+            with self.held.put_into(self.model):
+                self.sampler.sync(self.model, self.held.version)
+
     def close(self) -> None:
         """Close the sampler, the environments that the run made itself, and its trackers."""
-        self.sampler.close()
-        for envs in self.owned:
-            envs.close()
-        self.tracker.close()
+        self.resources.close()
 
 
 def open_run(
@@ -195,9 +197,12 @@ def open_run(
 ) -> Run:
     """Check, load, and go back to the last checkpoint where that is asked for.
 
+    Where something fails half-way, what was opened before is closed.
+
     Args:
         config: Settings.
-        model: A policy to train instead of the one that the settings name, with its tokenizer.
+        model: A policy to train instead of the one that the settings name, with its tokenizer, as it is before the
+            first update: also where a run is resumed.
         tokenizer: Its tokenizer.
         envs: Environments instead of those that the settings name, like ``eval_envs``.
         eval_envs: Where it is evaluated.
@@ -215,84 +220,69 @@ def open_run(
     rewards = rewards or make_rewards(config)
     if OUTCOME not in rewards.fns:
         raise ConfigError(f"the rewards have no term {OUTCOME!r}; they have {', '.join(rewards.fns)}")
-    # Environments come first: they are quick to make, and where most settings that do not fit show.
     policy = played_as(config.model if model is None else getattr(model, "name_or_path", ""))
-    owned = []
-    if envs is None:
-        envs = run_envs(config, config.num_envs, policy)
-        owned.append(envs)
-    if eval_envs is None and config.eval_every:
-        eval_envs = run_envs(config, min(config.num_envs, config.eval_episodes), policy, _eval_changes(config))
-        owned.append(eval_envs)
-        check_held_out(envs, eval_envs)
-    if model is None:
-        model, tokenizer = load_model(config.model, device=str(ranks.device), precision=config.precision)
-    # Without dropout: the ratio must be 1 before the first step.
-    model.eval()
-    reference = copy.deepcopy(model).requires_grad_(False) if config.kl_coef and not config.lora_rank else None
-    if config.lora_rank:
-        model = add_lora(model, config.lora_rank, config.lora_alpha, seed=config.seed)
-    critic = Critic(model) if isinstance(config, PPOConfig) else None
-    if config.gradient_checkpointing:
-        for module in (model, critic and critic.decoder):
-            if module is not None:
-                enable_gradient_checkpointing(module)
-    sampled = copy.deepcopy(model).requires_grad_(False) if config.overlap and config.sampler == "hf" else model
-    held, done = HeldWeights(), 0
-    if checkpoint is not None:
-        parts: dict[str, Stateful] = {} if critic is None else {"critic": critic}
-        parts |= {"sampler": held} if config.overlap else {}
-        done = load_checkpoint(checkpoint, model=model, parts=parts)["update"]
-    max_tokens = config.max_tokens or room_for_history(model, config.max_new_tokens)
-    for module in (model, reference, critic):
-        if module is not None:
-            shard(module, ranks)
-    optimizers = _optimizers(config, model, critic)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, parts=optimizers)
-    format = envs.envs[0].format
+    with ExitStack() as resources:
+        # Environments come first: they are quick to make, and where most settings that do not fit show.
+        envs, eval_envs = open_envs(config, policy, envs, eval_envs, resources)
+        if model is None:
+            model, tokenizer = load_model(config.model, device=str(ranks.device), precision=config.precision)
+        max_tokens = _longest_history(config, model)
+        learner = make_learner(config, model, ranks, checkpoint)
+        encoder = ConversationEncoder(tokenizer, envs.envs[0].format)
+        sampler = _open_sampler(config, learner, tokenizer, encoder.format)
+        resources.callback(sampler.close)
+        tracker = open_trackers(
+            config.trackers if ranks.main else (), config.output_dir, config.to_json(), resume=config.resume
+        )
+        resources.callback(tracker.close)
+        run = Run(
+            config, ranks, learner.model, tokenizer, learner.reference, learner.optimizer, learner.critic,
+            learner.critic_optimizer, envs, eval_envs, rewards, encoder, sampler, max_tokens, learner.held,
+            writer=_open_files(config, learner.done) if ranks.main else None,
+            tracker=tracker,
+            policy=policy,
+            done=learner.done,
+            resources=resources,
+        )  # fmt: skip
+        run.hand_back_held()
+        run.resources = resources.pop_all()
+    return run
+
+
+def _longest_history(config: TrainConfig, model: Any) -> int | None:
+    """After how many tokens an action still fits; ``None``: there is no limit.
+
+    Raises:
+        ConfigError: ``max_tokens`` is more than the model can take.
+    """
+    room = room_for_history(model, config.max_new_tokens)
+    if config.max_tokens is not None and room is not None and config.max_tokens > room:
+        raise ConfigError(
+            f"max_tokens is {config.max_tokens}, but the model takes {room + config.max_new_tokens} tokens in all, of "
+            f"which max_new_tokens is {config.max_new_tokens}; set max_tokens to {room} at most, or leave it out"
+        )
+    return config.max_tokens or room
+
+
+def _open_sampler(config: TrainConfig, learner: Learner, tokenizer: Any, format: Format) -> SyncedSampler:
+    """The sampler that the settings name, with the weights of now."""
+    model = learner.model
+    if config.overlap and config.sampler == "hf":  # it samples while the model is trained
+        model = copy.deepcopy(model).requires_grad_(False)
     params = SamplingParams(config.max_new_tokens, config.temperature, tuple(format.stop))
-    sampler = make_sampler(
-        config.sampler, sampled, tokenizer, params, version=done, urls=config.sampler_urls,
+    return make_sampler(
+        config.sampler, model, tokenizer, params, version=learner.done, urls=config.sampler_urls,
         options=config.sampler_kwargs,
     )  # fmt: skip
-    if config.overlap:
-        with held.put_into(model) if checkpoint is not None else nullcontext():
-            sampler.sync(model, max(held.version, 0))
-    return Run(
-        config, ranks, model, tokenizer, reference, optimizers["optimizer"], critic,
-        optimizers.get("critic_optimizer"), envs, eval_envs, rewards,
-        encoder=ConversationEncoder(tokenizer, format),
-        sampler=sampler,
-        max_tokens=max_tokens,
-        held=held,
-        writer=_open_files(config, done) if ranks.main else None,
-        tracker=open_trackers(
-            config.trackers if ranks.main else (), config.output_dir, config.to_json(), resume=config.resume
-        ),
-        policy=policy,
-        done=done,
-        owned=owned,
-    )  # fmt: skip
-
-
-def _optimizers(config: TrainConfig, model: Any, critic: Critic | None) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers, by the names that a checkpoint has for them."""
-
-    def adamw(module: torch.nn.Module, weight_decay: float) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=weight_decay)
-
-    optimizers = {"optimizer": adamw(model, config.weight_decay)}
-    return optimizers if critic is None else {**optimizers, "critic_optimizer": adamw(critic, 0.0)}
 
 
 def _open_files(config: TrainConfig, done: int) -> MetricsWriter:
     """The run's files: what is in them stays, up to the update that the run goes on from."""
-    writer = MetricsWriter(config.output_dir / "metrics.jsonl", resume_after=done if done else -1)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    # First of all the settings: they say that there is a run here, which may be resumed.
+    (config.output_dir / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
     keep_updates(config.output_dir / EPISODES_FILE, done)
-    (config.output_dir / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
-    return writer
+    return MetricsWriter(config.output_dir / METRICS_FILE, resume_after=done if done else -1)
 
 
 def make_rewards(config: TrainConfig) -> RewardSum:
@@ -306,34 +296,3 @@ def make_rewards(config: TrainConfig) -> RewardSum:
     if OUTCOME in process:
         raise ConfigError(f"a process reward cannot be called {OUTCOME!r}; write NAME=MODULE:ATTRIBUTE")
     return RewardSum({OUTCOME: outcome, **process}, config.on_reward_error)
-
-
-def run_envs(
-    config: TrainConfig, num_envs: int, policy: str | None, changes: dict[str, Any] | None = None
-) -> ToolVectorEnv:
-    """The environments that the settings name.
-
-    Args:
-        config: Settings.
-        num_envs: How many.
-        policy: As for ``agents.environments.make_envs``.
-        changes: Keyword arguments that go on top of ``env_kwargs``.
-
-    Raises:
-        ConfigError: There is no such environment, or it is no tool environment.
-    """
-    settings = {**config.env_kwargs, **(changes or {})}
-    if config.format is not None:
-        settings["format"] = config.format
-    if config.max_turns is not None:
-        settings["max_turns"] = config.max_turns
-    if config.ray_actors:
-        make = partial(make_envs, config.env_id, settings=settings, policy=policy)
-        return RayToolVectorEnv(make, num_envs, num_actors=min(config.ray_actors, num_envs))
-    return make_envs(config.env_id, num_envs, settings, policy)
-
-
-def _eval_changes(config: TrainConfig) -> dict[str, Any]:
-    """What differs in an evaluation: for bundled tasks the split, unless the settings say more."""
-    bundled = has_bundled_tasks(config.env_id, {**config.env_kwargs, **config.eval_env_kwargs})
-    return {**({"split": "validation"} if bundled else {}), **config.eval_env_kwargs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from agents.sampling.parity import check_parity
 from agents.score import Scored, score
 from agents.sharding import whole
 from agents.tokens import TokenHistory
+from toolenv.errors import InfrastructureError
 from toolenv.seeding import derive
 
 PROBES = 4
@@ -95,15 +96,14 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        try:
-            self.ahead.__exit__(kind, error, trace)
-            if kind is not None and issubclass(kind, KeyboardInterrupt):
-                self.interrupted = True
+        self.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        with ExitStack() as leaving:  # the last one first, and each whatever becomes of the others
+            leaving.callback(self.interrupt.__exit__, kind, error, trace)
+            leaving.callback(self.progress.__exit__, kind, error, trace)
+            leaving.callback(self.run.close)
+            leaving.callback(self.ahead.__exit__, kind, error, trace)
+            if self.interrupted:  # before all that: what is being played may be slow to stop, and Ctrl-C may come again
                 self.progress.say(self.run.stop(self.interrupt))
-        finally:
-            self.run.close()
-            self.progress.__exit__(kind, error, trace)
-            self.interrupt.__exit__(kind, error, trace)
         return self.interrupted
 
     def updates(self) -> Iterator[int]:
@@ -116,9 +116,20 @@ class Session:
             yield update
 
     def play(self, update: int) -> CollectResult:
-        """The episodes of an update: played now, or, with overlap, while the update before was trained."""
+        """The episodes of an update: played now, or, with overlap, while the update before was trained.
+
+        Raises:
+            InfrastructureError: All were lost.
+        """
         with self.watch("rollout"):
-            return self.ahead.take(update)
+            played = self.ahead.take(update)
+        self._tell_dropped(update, played)
+        if not played.rollouts:
+            seed, why = played.dropped[0]
+            raise InfrastructureError(
+                f"all {len(played.dropped)} episodes of update {update} were lost; the one of seed {seed}: {why}"
+            )
+        return played
 
     def play_more(self, update: int, seeds: list[int], attempt: int) -> CollectResult:
         """Play further episodes for an update, one a seed.
@@ -129,7 +140,16 @@ class Session:
             attempt: How often the update has played before; it names the sampler's streams, as the update does.
         """
         with self.watch("rollout"):
-            return self._collect(self.run.sampler, seeds, derive(self.run.config.seed, "sampler", update, attempt))
+            played = self._collect(self.run.sampler, seeds, derive(self.run.config.seed, "sampler", update, attempt))
+        self._tell_dropped(update, played)
+        return played
+
+    def _tell_dropped(self, update: int, played: CollectResult) -> None:
+        if played.dropped:
+            seed, why = played.dropped[0]
+            self.progress.say(
+                f"update {update}: {len(played.dropped)} episodes are lost; the one of seed {seed}: {why}"
+            )
 
     def _play(self, update: int, sampler: Sampler) -> CollectResult:
         return self._collect(sampler, self.seeds(update), derive(self.run.config.seed, "sampler", update))
@@ -157,19 +177,25 @@ class Session:
         """What the episodes were worth: every turn of every episode in one call a reward, by one rank for all.
 
         Raises:
-            InfrastructureError: There is no episode to learn from.
+            InfrastructureError: There is no episode to learn from; on every rank, since a trainer may go on without.
             RewardError: A reward failed.
         """
         run = self.run
         with self.watch("reward"):
             run.rewards.set_update(update)
-            scored = run.ranks.broadcast(
-                score(run.rewards, played.rollouts, run.config.overlong) if run.ranks.main else None
-            )
+            scored = run.ranks.broadcast(self._score(played) if run.ranks.main else None)
+        if isinstance(scored, InfrastructureError):
+            raise scored
         assert scored is not None
         if scored.masked:
             self.progress.say(f"update {update}: {len(scored.masked)} episodes are masked: {scored.masked[0]}")
         return scored
+
+    def _score(self, played: CollectResult) -> Scored | InfrastructureError:
+        try:
+            return score(self.run.rewards, played.rollouts, self.run.config.overlong)
+        except InfrastructureError as error:  # told to the other ranks, which would wait for ever
+            return error
 
     def commit(self) -> AbstractContextManager[None]:
         """A block in which Ctrl-C waits: from the first change of a weight to the last line on the disk."""
@@ -219,12 +245,15 @@ class Session:
         self._parity = {"sync_parity/max": parity.max, "sync_parity/mean": parity.mean}
 
     def _evaluate(self, version: int) -> Metrics:
-        """Evaluate the policy of now, whatever the sampler is playing."""
+        """Evaluate the policy of now, whatever the sampler is playing, and leave the sampler as it was."""
         run = self.run
-        if run.config.overlap:
-            self.ahead.settle()
-            run.sampler.sync(run.model, version)
-        return run.evaluate()
+        if not run.config.overlap:
+            return run.evaluate()
+        self.ahead.settle()
+        run.sampler.sync(run.model, version)
+        found = run.evaluate()
+        run.hand_back_held()
+        return found
 
     def finish(
         self, update: int, played: CollectResult, scored: Scored, advantages: NDArray[Any], learned: Metrics

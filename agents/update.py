@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,9 @@ from agents.run import Metrics, Run
 from agents.sharding import clip_gradients
 from toolenv.errors import SamplerError
 from toolenv.seeding import rng
+
+DRIFT_IN_FLOAT32 = 1e-3
+"""Largest difference of a token's log-probability between sampler and trainer that rounding may make in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +151,26 @@ def update_policy(run: Run, batch: PolicyBatch, update: int) -> Metrics:
         if parity is None:  # after a step the two differ on purpose
             parity = drift
             if not config.overlap:  # then the sampler's weights are older ones
-                check_parity(config, drift)
+                check_drift(run, drift)
         means.add(1.0, grad_norm=take_step(run.optimizer, rate, config.max_grad_norm))
     return {**_over_ranks(run, means), **seen, "parity_max": parity, "learning_rate": rate}
 
 
-def check_parity(config: TrainConfig, drift: float) -> None:
+def check_drift(run: Run, drift: float) -> None:
     """Stop before a step is taken on probabilities that are not the sampler's.
 
     Raises:
         SamplerError: Sampler and trainer differ by more than the settings allow.
     """
-    if not drift <= config.parity_limit:
+    limit = run.config.max_parity
+    if limit is None:
+        precise = torch.finfo(next(iter(run.model.parameters())).dtype).bits >= 32
+        limit = DRIFT_IN_FLOAT32 if precise else math.inf
+    if not drift <= limit:
         raise SamplerError(
-            f"the sampler's log-probability of a token differs from the trainer's by {drift:.3g}, more than "
-            f"{config.parity_limit:g} (max_parity): they do not see the same weights, tokens or temperature; the "
-            "weights are as they were before this update"
+            f"the sampler's log-probability of a token differs from the trainer's by {drift:.3g}, more than {limit:g} "
+            "(max_parity): they do not see the same weights, tokens or temperature; the policy's weights are as they "
+            "were before this update"
         )
 
 
@@ -258,7 +266,8 @@ def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], mean
     """Gradients of one minibatch, micro-batch by micro-batch.
 
     Returns:
-        Largest difference between the sampler's log-probabilities and the trainer's.
+        Largest difference between the sampler's log-probabilities and the trainer's; NaN where the sampler has none for
+        a token, and no correction that does without.
     """
     config = run.config
     whole = batch.tokens.rows(minibatch.tolist())
@@ -267,7 +276,7 @@ def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], mean
         if config.normalizer == "constant"
         else unit_count(whole.action_mask, config.normalizer, whole.turn_ids)
     )
-    total, drift = 0.0, 0.0
+    total, drift = 0.0, torch.zeros(())
     for rows in micro_batches(run, batch.tokens, minibatch):
         part = batch.rows(rows, run.device)
         logprobs, entropy = action_logprobs(run.model, part.tokens, config.temperature, entropy=True)
@@ -276,9 +285,12 @@ def _accumulate(run: Run, batch: PolicyBatch, minibatch: NDArray[np.int64], mean
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
         apart = (logprobs.detach() - part.tokens.logprobs)[part.tokens.action_mask].abs()
-        drift = max(drift, float(apart.max())) if apart.numel() else drift
+        if part.weights is not None:
+            apart = apart.nan_to_num(0.0)
+        if apart.numel():
+            drift = torch.maximum(drift, apart.max().cpu())  # unlike Python's max, torch's keep a NaN
     means.add(1.0, loss=run.ranks.sum(total))
-    return max(run.ranks.gather([drift]))
+    return float(torch.tensor(run.ranks.gather([float(drift)])).max())
 
 
 def _over_ranks(run: Run, means: WeightedMeans) -> Metrics:

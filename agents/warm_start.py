@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.config import parse_command_line
+from agents.command_line import parse_command_line
 from agents.lora import add_lora, save_merged
 from agents.models import PLAYED_AS_FILE, Precision, load_model, played_as
 from agents.recompute import enable_gradient_checkpointing

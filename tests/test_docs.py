@@ -117,7 +117,8 @@ def check_command(words: list[str]) -> None:
 
 def parse_training(trainer: str, words: list[str]) -> None:
     """Read the settings of a training; ``--help`` is fine too."""
-    from agents.config import GRPOConfig, PPOConfig, parse_command_line
+    from agents.command_line import parse_command_line
+    from agents.config import GRPOConfig, PPOConfig
 
     try:
         parse_command_line(PPOConfig if trainer == "ppo" else GRPOConfig, words)

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from agents import ppo
 from agents.checkpoint import latest, read_state
-from agents.config import GRPOConfig, PPOConfig, parse_command_line
+from agents.command_line import parse_command_line
+from agents.config import GRPOConfig, PPOConfig
 from agents.curves import MAIN_METRICS
 from agents.dynamic_sampling import task_seeds
 from agents.environments import make_envs

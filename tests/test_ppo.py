@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from agents.batch import TokenTensors, TurnBatch
 from agents.checkpoint import latest
-from agents.config import PPOConfig, parse_command_line
+from agents.command_line import parse_command_line
+from agents.config import PPOConfig
 from agents.credit import assign_credit, place_rewards, whitened
 from agents.critic import Critic
 from agents.metrics import read_metrics
@@ -277,6 +278,8 @@ def test_every_episode_is_of_a_task_of_its_own(tmp_path):
         ({"gae_lambda": 1.5}, "gae_lambda must lie in .0, 1., not 1.5"),
         ({"estimator_kwargs": {"lamda": 1.0}}, "takes no 'lamda'"),
         ({"kl_in": "gradient"}, "kl_in must be one of loss, reward"),
+        ({"estimator": "turn_gae", "estimator_kwargs": {"alpha": 0.1}}, "would scale the outcome too"),
+        ({"gamma": 0.9, "estimator_kwargs": {"turn_gamma": 0.5}}, "turn_gamma of the estimator is given twice"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_at_construction(tmp_path, changes, said):

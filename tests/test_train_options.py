@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
@@ -13,6 +16,7 @@ from agents import grpo, ppo
 from agents.config import GRPOConfig, PPOConfig
 from agents.metrics import read_metrics
 from agents.records import read_scored_episodes
+from agents.sampling.hf import HFSampler
 from toolenv.errors import ConfigError, SamplerError
 
 SETTINGS = {
@@ -85,6 +89,17 @@ def test_with_overlap_all_but_the_first_episodes_are_one_update_old(tmp_path, na
     assert max(line["sync_parity/max"] for line in result.metrics) < 1e-5
 
 
+def test_an_evaluation_leaves_the_sampler_its_weights(tmp_path):
+    """What is played in place of flat groups, after an evaluation, is as old as what was played before it."""
+    changes = {"overlap": True, "dynamic_sampling": 2, "eval_every": 1, "eval_episodes": 4}
+    whole = run("grpo", tmp_path / "whole", **changes)
+    assert any(line["episodes"] > 12 for line in whole.metrics[1:])
+    assert [line["staleness/mean"] for line in whole.metrics] == [0, 1, 1, 1]
+    run("grpo", tmp_path / "halves", num_updates=1, **changes)
+    run("grpo", tmp_path / "halves", resume=True, **changes)
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "halves")
+
+
 def test_stale_episodes_are_weighed_by_the_correction(tmp_path):
     result = run("grpo", tmp_path, overlap=True, correction="mask", correction_low=0.5, learning_rate=3e-2)
     assert result.metrics[0]["mismatch/mean_delta"] < 1e-6
@@ -143,21 +158,74 @@ def test_async_rollouts_are_those_of_lock_step(tmp_path, name):
     assert ours == theirs
 
 
-def test_a_sampler_that_is_not_the_policy_stops_the_run_before_a_step(tmp_path, monkeypatch):
-    from agents.sampling.hf import HFSampler
+def zeros(batch):
+    """An estimator of turns or tokens that credits nothing."""
+    return np.zeros(batch.mask.shape)
 
-    draw = HFSampler._draw
 
-    def raw(self, logits, uniforms):
-        chosen, logprobs = draw(self, logits, uniforms)
-        return chosen, logprobs - 0.01
+def one_too_few(batch):
+    """An estimator that would be spread over all turns or tokens of an episode without a word."""
+    return np.ones((len(batch.mask), 1))
 
-    monkeypatch.setattr(HFSampler, "_draw", raw)
+
+def not_a_number(batch):
+    return np.where(batch.mask, np.nan, 0.0)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_an_estimator_of_ones_own_is_looked_at(tmp_path, name):
+    own = {"alpha": None} if name == "grpo" else {}
+    result = run(name, tmp_path / "zeros", estimator=f"{__name__}:zeros", num_updates=1, **own)
+    assert same(weights(result.model), weights(peek_model()))
+    with pytest.raises(ConfigError, match=r"one_too_few' must return advantages of shape \(12, \d+\), not \(12, 1\)"):
+        run(name, tmp_path / "few", estimator=f"{__name__}:one_too_few", **own)
+    with pytest.raises(ConfigError, match="not_a_number' must return finite advantages; that of episode 0 at"):
+        run(name, tmp_path / "nan", estimator=f"{__name__}:not_a_number", **own)
+
+
+@contextmanager
+def shift_logprobs(by, share=1):
+    """Let the sampler say another log-probability than it drew with, of one action in ``share``."""
+    generate = HFSampler.generate
+
+    def wrong(self, prompts, *, seeds):
+        return [
+            replace(said, logprobs=tuple(logprob + by for logprob in said.logprobs)) if place % share == 0 else said
+            for place, said in enumerate(generate(self, prompts, seeds=seeds))
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HFSampler, "generate", wrong)
+        yield
+
+
+def test_a_sampler_that_is_not_the_policy_stops_the_run_before_a_step(tmp_path):
     model = peek_model()
-    with pytest.raises(SamplerError, match=r"differs from the trainer's by 0\.01, more than 0\.001"):
-        run("grpo", tmp_path / "run", model=model)
-    assert same(weights(model), weights(peek_model()))
-    assert run("grpo", tmp_path / "loose", max_parity=0.1).update == 4
+    with shift_logprobs(-0.01):
+        with pytest.raises(SamplerError, match=r"differs from the trainer's by 0\.01, more than 0\.001"):
+            run("grpo", tmp_path / "run", model=model)
+        assert same(weights(model), weights(peek_model()))
+        assert run("grpo", tmp_path / "loose", max_parity=0.1).update == 4
+
+
+def test_the_parity_that_is_asked_for_is_that_of_the_weights_not_of_the_settings(tmp_path):
+    """The nano policy is float32 whatever is asked for, and a model that is handed over may be anything."""
+    with shift_logprobs(0.01):
+        run("grpo", tmp_path / "rough", model=peek_model().bfloat16(), num_updates=1)
+        with pytest.raises(SamplerError, match=r"more than 0\.001"):
+            run("grpo", tmp_path / "precise", precision="bfloat16")
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_sampler_without_logprobs_stops_the_run_unless_a_correction_does_without(tmp_path, name):
+    model = peek_model()
+    with shift_logprobs(math.nan, share=3):
+        with pytest.raises(SamplerError, match="differs from the trainer's by nan"):
+            run(name, tmp_path / "run", model=model)
+        assert same(weights(model), weights(peek_model()))
+        corrected = run(name, tmp_path / "corrected", correction="truncate")
+    assert corrected.update == 4
+    assert all(line["mismatch/unknown"] > 0 for line in corrected.metrics)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +239,18 @@ def test_a_sampler_that_is_not_the_policy_stops_the_run_before_a_step(tmp_path, 
         ({"correction": "mask", "correction_high": 0.5}, "high must be at least 1"),
         ({"lora_rank": -1}, "lora_rank must be at least 0"),
         ({"trackers": ("tensorbord",)}, "tensorbord"),
+        ({"trackers": ("wandb", "wandb")}, "named once each"),
+        ({"normalizer": "tokens"}, "normalizer must be one of token-mean"),
+        ({"precision": "bf16"}, "precision must be one of float32, bfloat16; got 'bf16'"),
+        ({"num_updates": 2.5}, "num_updates must be a whole number, not 2.5"),
+        ({"learning_rate": "1e-4"}, "learning_rate must be a number, not '1e-4'"),
+        ({"overlap": "no"}, "overlap must be True or False"),
+        ({"env_kwargs": "split"}, "env_kwargs must be of type dict, not 'split'"),
+        ({"sampler": "vllm-server"}, "needs sampler_urls"),
+        ({"sampler_urls": "http://one:8000"}, "are for the sampler 'vllm-server', not for 'hf'"),
+        ({"lora_alpha": 32.0}, "lora_alpha is 32.0, but without lora_rank there is no LoRA"),
+        ({"correction_low": 0.5}, "correction is 'none'"),
+        ({"estimator_kwargs": {"alpha": 0.1}}, "alpha of the estimator is given twice: 0.5, and 0.1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, changes, said):

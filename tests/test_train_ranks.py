@@ -18,8 +18,9 @@ from agents import grpo, ppo
 from agents.config import GRPOConfig, PPOConfig
 from agents.metrics import read_metrics
 from agents.records import read_scored_episodes
+from rewards import RewardSum
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 SETTINGS = {
     "num_updates": 2, "max_new_tokens": 1, "learning_rate": 1e-3, "alpha": 0.5, "kl_coef": 0.1, "device": "cpu",
     "minibatch_episodes": 7, "micro_batch_episodes": 2, "eval_every": 2, "eval_episodes": 4, "checkpoint_every": 1,
@@ -39,12 +40,33 @@ def run(name, directory, seed=0, **changes):
     )  # fmt: skip
 
 
+class Fickle:
+    """Pays every episode of an update's first round alike, and has no opinion on those of the rounds after it."""
+
+    name = "outcome"
+    update = scored = 0
+
+    def score(self, views):
+        opinion, self.scored = self.update > self.scored, self.update
+        return [1.0 if opinion and view.final else None for view in views]
+
+
+def run_with_rounds_that_bring_nothing(directory):
+    """Only the rank that scores learns at first hand that a round is lost."""
+    config = replace(TRAINERS["grpo"][1], output_dir=directory, dynamic_sampling=2, eval_every=0, num_updates=2)
+    return grpo.train(
+        config, model=peek_model(), tokenizer=peek_tokenizer(), envs=peek_envs(3),
+        rewards=RewardSum({"outcome": Fickle()}), quiet=True,
+    )  # fmt: skip
+
+
 def main(folder: Path) -> None:
     """What each process does. A rank that starts from other weights is told rank 0's."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     for name in TRAINERS:
         run(name, folder / name, seed=rank)
+    run_with_rounds_that_bring_nothing(folder / "rounds")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +138,12 @@ def test_one_process_goes_on_where_two_stopped(folders, name):
     for folder in (one, two):
         run(name, folder, num_updates=3, resume=True)
     torch.testing.assert_close(weights(two, 3), weights(one, 3), rtol=0, atol=1e-5)
+
+
+def test_a_round_that_brings_nothing_is_left_out_on_every_rank(folders):
+    """Else one of them goes on to the next round while the others wait for this one's scores."""
+    lines = read_metrics(folders[1] / "rounds" / "metrics.jsonl")
+    assert [(line["episodes"], line["groups/too_easy"]) for line in lines] == [(9, 1.0)] * 2
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from agents.nano import ENV_KWARGS, nano_format
 from agents.sft import encode_episode
 from agents.tokens import ConversationEncoder, TokenHistory
 from toolenv.envs.search_qa import SearchQAEnv
+from toolenv.episode import Episode
 from toolenv.formats import SearchR1
 from toolenv.seeding import rng
 
@@ -87,9 +89,16 @@ def histories(name: str, case: Case, tokenizer: Any) -> list[TokenHistory]:
         expert = SearchExpert(form, rng(0, "expert", index), max_searches=settings["max_turns"] - 1)
         env.reset(seed=index // case.group_size)
         while not (env.episode.terminated or env.episode.truncated):
-            env.step(expert.act(env.episode.task, env.episode.turns))
+            action = expert.act(env.episode.task, env.episode.turns)
+            env.step(action if name == "nano" else f"<think> {thought(env.episode)} </think>\n{action}")
         encoded.append(encode_episode(encoder, env.episode))
     return encoded
+
+
+def thought(episode: Episode) -> str:
+    """What a model may say before it acts, so that a fair share of the tokens is its own; the nano policy says none."""
+    read = [message.content for turn in episode.turns[-1:] for message in turn.observation]
+    return " ".join(re.sub(r"<[^>]*>", "", text).strip() for text in (episode.task.prompt, *read))
 
 
 def write_case(folder: Path, name: str, case: Case, precision: str) -> dict[str, Any]:

@@ -44,20 +44,25 @@ class Fickle:
     """Pays every episode of an update's first round alike, and has no opinion on those of the rounds after it."""
 
     name = "outcome"
-    update = scored = 0
+    update = scored = rounds = 0
 
     def score(self, views):
         opinion, self.scored = self.update > self.scored, self.update
+        self.rounds += 1
         return [1.0 if opinion and view.final else None for view in views]
 
 
 def run_with_rounds_that_bring_nothing(directory):
     """Only the rank that scores learns at first hand that a round is lost."""
-    config = replace(TRAINERS["grpo"][1], output_dir=directory, dynamic_sampling=2, eval_every=0, num_updates=2)
-    return grpo.train(
+    config = replace(
+        TRAINERS["grpo"][1], output_dir=directory, dynamic_sampling=2, eval_every=0, estimator="grpo", alpha=None
+    )
+    fickle = Fickle()
+    grpo.train(
         config, model=peek_model(), tokenizer=peek_tokenizer(), envs=peek_envs(3),
-        rewards=RewardSum({"outcome": Fickle()}), quiet=True,
+        rewards=RewardSum({"outcome": fickle}), quiet=True,
     )  # fmt: skip
+    assert fickle.rounds in (6, 0)  # two updates of three rounds, scored by one rank for all
 
 
 def main(folder: Path) -> None:

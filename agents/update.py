@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,15 @@ from agents.distributed import idle
 from agents.importance import importance_weights
 from agents.logprobs import action_logprobs
 from agents.lora import without_lora
-from agents.losses import explained_variance, kl_estimate, masked_average, policy_loss, unit_count, value_loss
+from agents.losses import (
+    explained_variance,
+    kl_estimate,
+    kl_loss,
+    masked_average,
+    policy_loss,
+    unit_count,
+    value_loss,
+)
 from agents.metrics import WeightedMeans
 from agents.run import Metrics, Run
 from agents.sharding import clip_gradients
@@ -308,20 +315,19 @@ def _loss(
 ) -> torch.Tensor:
     """A micro-batch's share of the minibatch's loss: the clipped objective, and the penalties that are asked for."""
     mask, turn_ids = part.tokens.action_mask, part.tokens.turn_ids
-    average = partial(masked_average, mask=mask, normalizer=config.normalizer, turn_ids=turn_ids, count=count)
+    old_logprobs = part.tokens.logprobs if part.old_logprobs is None else part.old_logprobs
+    units: dict[str, Any] = {"normalizer": config.normalizer, "turn_ids": turn_ids, "count": count}
     policy = policy_loss(
         logprobs,
-        part.tokens.logprobs if part.old_logprobs is None else part.old_logprobs,
+        old_logprobs,
         part.advantages,
         mask,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         dual_clip=config.dual_clip,
         ratio=config.ratio,
-        turn_ids=turn_ids,
         weights=part.weights,
-        normalizer=config.normalizer,
-        count=count,
+        **units,
     )
     loss = policy.loss
     seen = {
@@ -333,11 +339,13 @@ def _loss(
     if config.dual_clip is not None:
         seen["dual_clip_fraction"] = policy.dual_clip_fraction
     if config.entropy_coef:
-        loss = loss - config.entropy_coef * average(entropy)
+        loss = loss - config.entropy_coef * masked_average(entropy, mask, **units)
     if part.ref_logprobs is not None:
         with torch.no_grad():
             seen["kl_reference"] = float(masked_average(kl_estimate(logprobs, part.ref_logprobs, "k3"), mask))
         if config.kl_in_loss:
-            loss = loss + config.kl_coef * average(kl_estimate(logprobs, part.ref_logprobs, "k2"))
+            loss = loss + config.kl_coef * kl_loss(
+                logprobs, part.ref_logprobs, mask, old_logprobs=old_logprobs, **units
+            )
     means.add(policy.tokens, **seen)
     return loss

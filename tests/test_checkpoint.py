@@ -34,7 +34,9 @@ def advance(model, optimizer, ids):
 
 
 def save(directory, update, model, optimizer, **options):
-    return save_checkpoint(directory, update, model=model, tokenizer=peek_tokenizer(), parts={"optimizer": optimizer}, **options)
+    return save_checkpoint(
+        directory, update, model=model, tokenizer=peek_tokenizer(), parts={"optimizer": optimizer}, **options
+    )
 
 
 def same(a, b):

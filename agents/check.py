@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.batch import TokenBatch, TurnBatch
+from rewards.options import check_choice
 from toolenv.errors import ConfigError, ToolEnvError
 
 Of = Literal["turns", "tokens", "placement"]
+OwnOf = Literal["turns", "tokens"]
 Array = NDArray[Any]
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -106,7 +108,12 @@ def load_golden(name: str) -> list[GoldenCase]:
 
 
 def check_estimator(
-    estimator: Callable[..., Any], name: str | None = None, *, rtol: float = 1e-5, atol: float = 1e-6
+    estimator: Callable[..., Any],
+    name: str | None = None,
+    *,
+    of: OwnOf = "turns",
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
 ) -> None:
     """Check an estimator against golden vectors and laws.
 
@@ -122,14 +129,17 @@ def check_estimator(
 
     Args:
         estimator: From a ``TurnBatch`` (or ``TokenBatch``) to advantages: an array, or what NumPy can make one of.
-        name: Whose golden vectors it must meet, one of ``golden_names()``. ``None``: an estimator of turns that is
-            none of ours; it is called without settings, and only held to the laws.
+        name: Whose golden vectors it must meet, one of ``golden_names()``. ``None``: an estimator that is none of
+            ours; it is called without settings, and only held to the laws *shape*, *padding*, *order*, and *groups*
+            or *observations*. No law tests whether it is biased.
+        of: What an estimator without a name takes: ``"turns"``, a ``TurnBatch``, or ``"tokens"``, a ``TokenBatch``.
+            With a name, the vectors say so.
         rtol: Largest relative difference.
         atol: Largest absolute difference.
 
     Raises:
         EstimatorError: A vector is missed or a law broken; the message says which, what was expected and what came.
-        ConfigError: There are no golden vectors of that name.
+        ConfigError: There are no golden vectors of that name, or another ``of``.
 
     Example:
         >>> from agents.advantages import dr_grpo, rloo
@@ -138,7 +148,8 @@ def check_estimator(
         Traceback (most recent call last):
         agents.check.EstimatorError: this is not 'rloo': in the case 'two of four succeed' ...
     """
-    cases = load_golden(name) if name is not None else _own_cases(estimator)
+    check_choice("of", of, get_args(OwnOf))
+    cases = load_golden(name) if name is not None else _own_cases(estimator, of)
     golden = [(None, case) for case in cases]
     lawful = [(law, variant) for case in cases for law in case.laws for variant in _LAWS[law](case)]
     for law, case in (*golden, *lawful):
@@ -212,23 +223,31 @@ _LAWS: Mapping[str, Callable[[GoldenCase], Iterator[GoldenCase]]] = {
 }
 
 
-def _own_cases(estimator: Callable[..., Any]) -> list[GoldenCase]:
+_OWN: Mapping[OwnOf, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "turns": (("turn_loo", "gigpo", "turn_gae"), ("padding", "order", "groups")),
+    "tokens": (("token_gae", "turn_aware_gae"), ("padding", "order", "observations")),
+}
+"""Whose batches an estimator that is none of ours gets, and the laws that it is held to."""
+
+
+def _own_cases(estimator: Callable[..., Any], of: OwnOf) -> list[GoldenCase]:
     """Batches without golden numbers: what is expected is what the estimator says of the whole batch."""
-    laws = ("padding", "order", "groups")
+    names, laws = _OWN[of]
     cases = [
-        replace(case, estimator="the estimator", laws=laws, settings={})
-        for name in ("turn_loo", "gigpo", "turn_gae")
-        for case in load_golden(name)
+        replace(case, estimator="the estimator", laws=laws, settings={}) for name in names for case in load_golden(name)
     ]
     filled = [replace(case, arrays={**_fillers(case), **case.arrays}) for case in cases]
     return [replace(case, expected=_run(estimator, case)) for case in filled]
 
 
 def _fillers(case: GoldenCase) -> dict[str, Array]:
-    """What a batch may hold besides: a critic's values, and the index of a turn as the key of its state."""
+    """What a batch may hold besides: a critic's values; of turns the index as the key of the state, of tokens turns."""
     rows, columns = case.expected.shape
     indices = np.tile(np.arange(columns), (rows, 1))
-    return {"values": indices / 4, "bootstrap": np.zeros(rows), "anchors": indices.astype(object)}
+    critic = {"values": indices / 4, "bootstrap": np.zeros(rows)}
+    if case.of == "tokens":
+        return {**critic, "outcome": np.zeros(rows), "turn_ids": np.where(case.arrays["mask"], 0, -1)}
+    return {**critic, "anchors": indices.astype(object)}
 
 
 # Running, reading, telling -------------------------------------------------------------------------------------------

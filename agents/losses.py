@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from agents.units import Level, unit_index, unit_means, unit_sums
+from agents.units import Level, same_shape, unit_index, unit_means, unit_sums
 from toolenv.errors import ConfigError
 
 Ratio = Level
@@ -29,8 +29,7 @@ class PolicyLoss:
 
     Attributes:
         loss: Scalar; ``backward`` starts here.
-        clip_fraction_low: Share of action tokens whose ratio fell below ``1 - clip_low`` with a negative advantage:
-            they have no gradient.
+        clip_fraction_low: Share of action tokens of ratio below ``1 - clip_low``, negative advantage and no gradient.
         clip_fraction_high: The same above ``1 + clip_high`` with a positive advantage.
         dual_clip_fraction: Share of action tokens that the dual clip stopped.
         approx_kl: Mean of ``r - 1 - log r`` over action tokens, ``r`` the token's ratio: KL from the old policy.
@@ -83,7 +82,7 @@ def policy_loss(
         count: How many of those the whole batch has; ``None``: as many as this call has.
 
     Raises:
-        ConfigError: A setting out of its range, turns asked for without ``turn_ids``, or weights of another shape.
+        ConfigError: A setting out of its range, turns asked for without ``turn_ids``, or tensors of unlike shapes.
 
     Source:
         Schulman et al. (arXiv 1707.06347); dual clip: Ye et al. (arXiv 1912.09729); sequence ratio: GSPO (arXiv
@@ -99,6 +98,7 @@ def policy_loss(
             "clip_low must lie in (0, 1], clip_high above 0, dual_clip above 1 or None; "
             f"got {clip_low!r}, {clip_high!r}, {dual_clip!r}"
         )
+    same_shape(logprobs, "logprobs", old_logprobs=old_logprobs, advantages=advantages, mask=mask, weights=weights)
     mask = mask.bool()
     advantages = torch.where(mask, advantages, 0.0).to(logprobs.dtype)
     log_ratio = torch.where(mask, logprobs, 0.0) - torch.where(mask, old_logprobs, 0.0)
@@ -113,8 +113,6 @@ def policy_loss(
         stopped = mask & (advantages < 0) & (losses > ceiling)
         losses = torch.where(stopped, ceiling, losses)
     if weights is not None:
-        if weights.shape != mask.shape:
-            raise ConfigError(f"weights must have the mask's shape, {tuple(mask.shape)}; got {tuple(weights.shape)}")
         losses = losses * torch.where(mask, weights.detach(), 0.0).to(losses.dtype)
     loss = masked_average(losses, mask, normalizer=normalizer, turn_ids=turn_ids, count=count)
     tokens = max(int(mask.sum()), 1)
@@ -173,7 +171,7 @@ def value_loss(
         count: What the average divides by.
 
     Raises:
-        ConfigError: ``clip`` out of its range, or what ``masked_average`` raises.
+        ConfigError: ``clip`` out of its range, tensors of unlike shapes, or what ``masked_average`` raises.
 
     Source:
         Schulman et al., Proximal policy optimization, as in OpenAI's baselines (ppo2).
@@ -185,6 +183,7 @@ def value_loss(
     """
     if clip is not None and not clip > 0:
         raise ConfigError(f"clip must be above 0, or None for no clipping; got {clip!r}")
+    same_shape(values, "values", old_values=old_values, returns=returns, mask=mask)
     mask = mask.bool()
     values = torch.where(mask, values, 0.0)
     old_values, returns = (torch.where(mask, x, 0.0).to(values.dtype) for x in (old_values, returns))
@@ -284,7 +283,7 @@ def kl_loss(
         count: What the average divides by.
 
     Raises:
-        ConfigError: Another kind, or what ``masked_average`` raises.
+        ConfigError: Another kind, tensors of unlike shapes, or what ``masked_average`` raises.
 
     Source:
         Tang and Munos, On a few pitfalls in KL divergence gradient estimation for RL (arXiv 2506.09477).
@@ -296,6 +295,7 @@ def kl_loss(
         >>> loss.item(), logprobs.grad.item()
         (0.5, 0.5)
     """
+    same_shape(logprobs, "logprobs", ref_logprobs=ref_logprobs, mask=mask, old_logprobs=old_logprobs)
     mask = mask.bool()
     logprobs = torch.where(mask, logprobs, 0.0)
     policy, reference = logprobs.detach(), torch.where(mask, ref_logprobs, 0.0).to(logprobs.dtype)
@@ -320,7 +320,7 @@ def kl_rewards(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coef: float
         coef: Weight of the KL, at least 0.
 
     Raises:
-        ConfigError: ``coef`` below 0.
+        ConfigError: ``coef`` below 0, or tensors of unlike shapes.
 
     Source:
         Ziegler et al. (arXiv 1909.08593), equation 2.
@@ -331,6 +331,7 @@ def kl_rewards(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coef: float
     """
     if not coef >= 0:
         raise ConfigError(f"coef must be at least 0; got {coef!r}: a negative one would pay for leaving the reference")
+    same_shape(logprobs, "logprobs", ref_logprobs=ref_logprobs, mask=mask)
     k1 = kl_estimate(logprobs.detach(), ref_logprobs.detach(), "k1")
     return torch.where(mask.bool(), -coef * k1, 0.0)
 
@@ -353,13 +354,12 @@ def masked_average(
         count: How many tokens, turns or episodes the whole batch has; ``None``: as many as this call has.
 
     Raises:
-        ConfigError: ``"constant"`` without a count, or ``"turn-mean"`` without turn ids.
+        ConfigError: ``"constant"`` without a count, ``"turn-mean"`` without turn ids, or tensors of unlike shapes.
     """
+    same_shape(values, "values", mask=mask)
     weights = token_weights(mask, normalizer, turn_ids)
-    if count is None:
-        count = unit_count(mask, normalizer, turn_ids)
-    values = torch.where(mask.bool(), values, 0.0)
-    return (weights.to(values.dtype) * values).sum() / max(count, 1.0)
+    count = unit_count(mask, normalizer, turn_ids) if count is None else count
+    return (weights.to(values.dtype) * torch.where(mask.bool(), values, 0.0)).sum() / max(count, 1.0)
 
 
 def token_weights(mask: Tensor, normalizer: Normalizer, turn_ids: Tensor | None = None) -> Tensor:

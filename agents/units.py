@@ -12,6 +12,22 @@ from toolenv.errors import ConfigError
 Level = Literal["token", "turn", "sequence"]
 
 
+def same_shape(wanted: Tensor, like: str, **tensors: Tensor | None) -> None:
+    """Refuse tensors of another shape, which broadcasting would turn into a wrong number in silence.
+
+    Args:
+        wanted: The tensor whose shape all must have.
+        like: Its name.
+        tensors: The others, by name; ``None`` where one was not given.
+
+    Raises:
+        ConfigError: One has another shape.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != wanted.shape:
+            raise ConfigError(f"{name} must have shape {tuple(wanted.shape)} as {like} has, not {tuple(tensor.shape)}")
+
+
 def unit_index(mask: Tensor, level: Level, turn_ids: Tensor | None) -> Tensor:
     """A number for each token's unit, ``(B, L)``.
 
@@ -23,7 +39,7 @@ def unit_index(mask: Tensor, level: Level, turn_ids: Tensor | None) -> Tensor:
         turn_ids: Turn of each token, -1 for none, ``(B, L)``; needed where a unit is a turn.
 
     Raises:
-        ConfigError: No such level, or turns without turn ids.
+        ConfigError: No such level, turns without turn ids, or turn ids of another shape.
     """
     if level not in get_args(Level):
         raise ConfigError(f"a level is one of {', '.join(get_args(Level))}; got {level!r}")
@@ -34,6 +50,7 @@ def unit_index(mask: Tensor, level: Level, turn_ids: Tensor | None) -> Tensor:
         return rows
     if turn_ids is None:
         raise ConfigError("turn_ids are needed to count turns; pass the (B, L) tensor of the batch")
+    same_shape(mask, "the mask", turn_ids=turn_ids)
     width = int(turn_ids.max()) + 2 if turn_ids.numel() else 1
     return rows * width + turn_ids + 1
 

@@ -345,3 +345,13 @@ def test_make_token_estimator_says_what_is_wrong(name, given_settings, said):
 def test_another_normalisation_is_refused(estimator):
     with pytest.raises(ConfigError, match="batch"):
         estimator(make_batch([[0.0]], [0.0]), normalize="batch")
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS, *TOKEN_ESTIMATORS])
+def test_the_other_kind_of_batch_is_refused(name):
+    turns = make_batch([[1.0, 0.5], [0.0, 0.5]], [1.0, 0.0])
+    tokens = make_tokens([[0, 0], [0, 1]], values=[[0.5, 0.5], [0.5, 0.5]])
+    of_turns = name in ESTIMATORS
+    said = "wants a TurnBatch, not a TokenBatch" if of_turns else "wants a TokenBatch, not a TurnBatch"
+    with pytest.raises(ConfigError, match=said):
+        {**ESTIMATORS, **TOKEN_ESTIMATORS}[name](tokens if of_turns else turns)

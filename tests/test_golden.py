@@ -205,6 +205,29 @@ def test_laws_alone_find_a_leak_between_groups_and_from_padding():
         check_estimator(with_leak)
 
 
+@pytest.mark.parametrize("name", TOKEN_ESTIMATORS)
+def test_our_token_estimators_keep_the_laws_without_golden_numbers(name):
+    check_estimator(TOKEN_ESTIMATORS[name], of="tokens")
+
+
+@pytest.mark.parametrize(
+    ("law", "wrong"),
+    [
+        ("padding", lambda batch: token_gae(batch) + 0.01 * batch.mask * batch.mask.shape[1]),
+        ("order", lambda batch: token_gae(batch) + batch.mask * np.arange(len(batch.mask))[:, None]),
+        ("observations", lambda batch: batch.mask * (token_gae(batch) + np.arange(batch.mask.shape[1]))),
+    ],
+)
+def test_laws_of_tokens_find_what_breaks_them(law, wrong):
+    with pytest.raises(EstimatorError, match=f"the law '{law}' is broken"):
+        check_estimator(wrong, of="tokens")
+
+
+def test_laws_of_something_else_are_refused():
+    with pytest.raises(ConfigError, match="of must be"):
+        check_estimator(token_gae, of="placement")
+
+
 def test_a_name_without_golden_vectors_is_refused():
     with pytest.raises(ConfigError, match=r"no golden vectors of 'ppo'; there are some of .*turn_loo"):
         check_estimator(rloo, "ppo")

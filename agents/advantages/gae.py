@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.advantages.base import Floats
+from agents.advantages.base import Floats, check_batch
 from agents.advantages.returns import masked, rewards_due
 from agents.batch import TokenBatch, TurnBatch
 from toolenv.errors import ConfigError
@@ -51,6 +51,7 @@ def token_gae(batch: TokenBatch, gamma: float = 1.0, gae_lambda: float = 1.0) ->
         >>> token_gae(batch, gae_lambda=0.5).tolist()
         [[0.5, 0.0, 0.5]]
     """
+    check_batch(batch, TokenBatch)
     one_turn = np.zeros(batch.mask.shape, dtype=np.int64)
     return _scan(batch, one_turn, within=(gamma, gae_lambda), across=(gamma, gae_lambda))
 
@@ -88,6 +89,7 @@ def turn_aware_gae(
         >>> turn_aware_gae(TokenBatch(rewards, turn_ids >= 0, turn_ids), turn_gamma=0.5, turn_lambda=1.0).tolist()
         [[0.5, 0.5, 0.0, 1.0, 1.0]]
     """
+    check_batch(batch, TokenBatch)
     turn_ids = np.zeros(batch.mask.shape, dtype=np.int64) if batch.turn_ids is None else batch.turn_ids
     return _scan(batch, turn_ids, within=(gamma, gae_lambda), across=(turn_gamma, turn_lambda))
 
@@ -119,6 +121,7 @@ def turn_gae(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, gae_lambd
         >>> turn_gae(batch, gae_lambda=0.5).tolist()
         [[0.5, 0.5]]
     """
+    check_batch(batch, TurnBatch)
     if batch.values is None:
         raise ConfigError(
             "turn_gae needs batch.values, a critic's value at the start of each turn, (B, T), but they are None; train "

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.advantages.base import Floats
+from agents.advantages.base import Floats, check_batch
 from agents.advantages.groups import alone, centre, per_group, standardise
 from agents.advantages.returns import masked, returns_to_go, rewards_due
 from agents.batch import TurnBatch
@@ -59,6 +59,7 @@ def gigpo(
         >>> gigpo(batch, gamma=1.0, divide_by_std=False).tolist()
         [[1.0, 1.0], [-1.0, -1.0]]
     """
+    check_batch(batch, TurnBatch)
     if batch.anchors is None:
         raise ConfigError(
             "gigpo compares turns that began in the same state, but batch.anchors is None; fill it with a key of each "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.advantages.base import Floats
+from agents.advantages.base import Floats, check_batch
 from agents.batch import TurnBatch
 
 
 def known_rewards(batch: TurnBatch) -> Floats:
     """Turn rewards ``(B, T)``; NaN where a turn was not scored, and at padding."""
+    check_batch(batch, TurnBatch)
     return np.where(batch.mask, batch.rewards, np.nan)
 
 
@@ -23,8 +24,8 @@ def rewards_due(batch: TurnBatch, alpha: float = 1.0) -> Floats:
         >>> rewards_due(batch, alpha=0.5).tolist()
         [[0.25, 1.0]]
     """
-    lengths = batch.mask.sum(axis=1)
     rewards = alpha * np.nan_to_num(known_rewards(batch))
+    lengths = batch.mask.sum(axis=1)
     played = lengths > 0
     rewards[played, lengths[played] - 1] += batch.outcome[played]
     return rewards
@@ -47,6 +48,7 @@ def returns_to_go(rewards: Floats, gamma: float) -> Floats:
 
 def episode_returns(batch: TurnBatch, include_turn_rewards: bool = True) -> Floats:
     """What an episode came to, ``(B,)``: its outcome, and where asked for the sum of its turn rewards."""
+    check_batch(batch, TurnBatch)
     if not include_turn_rewards:
         return batch.outcome
     turns: Floats = np.nan_to_num(known_rewards(batch)).sum(axis=1)

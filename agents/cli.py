@@ -137,7 +137,10 @@ def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _train(_: argparse.Namespace, rest: Sequence[str]) -> Any:
-    trainer, words = (rest[0], rest[1:]) if rest and rest[0] in TRAINERS else (TRAINERS[0], rest)
+    named = bool(rest) and not rest[0].startswith("-")
+    trainer, words = (rest[0], rest[1:]) if named else (TRAINERS[0], rest)
+    if trainer not in TRAINERS:
+        raise ConfigError(f"there is no trainer {trainer!r}; take {' or '.join(TRAINERS)}")
     return importlib.import_module(f"agents.{trainer}").main(list(words))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.advantages import NEEDS, AdvantageEstimator, TokenEstimator, make_estimator, make_token_estimator
+from agents.advantages.making import ESTIMATORS, TOKEN_ESTIMATORS, check_name
 from agents.config_checks import check_ranges, check_together, check_types
 from agents.losses import Normalizer, Ratio
 from agents.models import Precision
@@ -59,7 +60,8 @@ class TrainConfig:
         cut_episodes: What an episode counts for that was truncated: keep (its outcome says), mask (not learned from),
             penalise, or bootstrap (PPO: what the critic expects after the cut counts as the last reward).
         cut_turns: What a turn counts for that max_new_tokens cut: keep, mask, mask-episode, penalise.
-        void_turns: The same for a turn that could not be read.
+        void_turns: What a turn counts for that could not be read, neither as a call nor as an answer: keep, mask,
+            mask-episode, penalise.
         cut_episode_penalty: What penalise takes off such an episode's outcome.
         cut_turn_penalty: What penalise takes off such a turn's reward.
         void_turn_penalty: What penalise takes off such a turn's reward.
@@ -197,7 +199,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class GRPOConfig(TrainConfig):
-    """Settings of ``agents.grpo``; the rest is ``TrainConfig``'s.
+    """Train by GRPO with credit for each turn. Guide: agents/README.md; the estimators: docs/estimators.md.
 
     Attributes:
         output_dir: Where metrics, episodes and checkpoints go.
@@ -232,6 +234,7 @@ class GRPOConfig(TrainConfig):
                 f"group_size must be at least 2, not {self.group_size!r}: an episode is compared with its group"
             )
         super().__post_init__()
+        check_name(self.estimator, (name for name in ESTIMATORS if "values" not in NEEDS.get(name, ())))
         estimator = self.make_estimator()
         if "values" in NEEDS.get(self.estimator, ()):
             raise ConfigError(f"estimator {self.estimator!r} needs a critic, which GRPO has not; take agents.ppo")
@@ -256,7 +259,7 @@ class GRPOConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class PPOConfig(TrainConfig):
-    """Settings of ``agents.ppo``; the rest is ``TrainConfig``'s.
+    """Train by PPO with credit for each turn. Guide: agents/README.md; the estimators: docs/estimators.md.
 
     Attributes:
         output_dir: Where metrics, episodes and checkpoints go.
@@ -300,6 +303,11 @@ class PPOConfig(TrainConfig):
                 f"alpha stands in estimator_kwargs, {self.estimator_kwargs['alpha']!r}, where it would scale the "
                 "outcome too, which is in the rewards by then; give it as a setting of its own"
             )
+        if self.kl_in == "reward" and not self.kl_coef:
+            raise ConfigError(
+                "kl_in is 'reward', but with kl_coef 0 there is no penalty; give kl_coef, or leave it out"
+            )
+        check_name(self.estimator, (*TOKEN_ESTIMATORS, "turn_gae"))
         self.make_estimator()
 
     @property

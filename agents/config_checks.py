@@ -113,3 +113,11 @@ def _check_correction(config: TrainConfig) -> None:
             "correction_low and correction_geometric are for a correction, and correction is 'none'; give "
             "correction='mask', or leave them out"
         )
+    else:
+        for name in ("correction_level", "correction_high"):
+            value = getattr(config, name)
+            if value != getattr(type(config), name):
+                raise ConfigError(
+                    f"{name} is {value!r}, and correction is 'none'; give correction='truncate' or 'mask', or leave it "
+                    "out"
+                )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +90,8 @@ def estimate(estimator: AdvantageEstimator | TokenEstimator, batch: TurnBatch | 
         Its advantages, of the mask's shape.
 
     Raises:
-        ConfigError: Another shape, or an advantage of a turn or sampled token that is not a finite number.
+        ConfigError: It cannot take such a batch, or returned another shape, or an advantage of a turn or sampled token
+            that is not a finite number.
 
     Example:
         >>> tokens = TokenBatch(np.zeros((2, 3)), np.ones((2, 3), dtype=bool))
@@ -96,7 +99,14 @@ def estimate(estimator: AdvantageEstimator | TokenEstimator, batch: TurnBatch | 
         Traceback (most recent call last):
         toolenv.errors.ConfigError: estimator 'mine:total' must return advantages of shape (2, 3), not (2,)
     """
-    advantages = np.asarray(estimator(batch), dtype=np.float64)  # type: ignore[arg-type]
+    try:
+        advantages = np.asarray(estimator(batch), dtype=np.float64)  # type: ignore[arg-type]
+    except (TypeError, AttributeError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"estimator {name!r} must make advantages of a {type(batch).__name__}, which it is handed; it failed with "
+            f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+        ) from error
     if advantages.shape != batch.mask.shape:
         raise ConfigError(
             f"estimator {name!r} must return advantages of shape {batch.mask.shape}, not {advantages.shape}"

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from agents.batch import TokenTensors
+from agents.models import find_device
 from toolenv.errors import ConfigError
 
 T = TypeVar("T")
@@ -115,15 +116,14 @@ def open_ranks(device: str = "auto") -> Ranks:
             of a machine takes a GPU of its own.
 
     Raises:
-        ConfigError: One GPU for several processes.
+        ConfigError: A device that torch does not know or have, or one GPU for several processes.
 
     Example:
         >>> open_ranks("cpu")
         Ranks(rank=0, world=1, device=device(type='cpu'))
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(device)
     if world == 1:
         return Ranks(0, 1, torch.device(device))
     backend = "gloo"

@@ -53,11 +53,11 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", precision: Pre
 
         if not (ASSETS / "config.json").is_file():
             raise ConfigError(f"there are no weights of the nano policy in {ASSETS}; make them: python -m agents.nano")
-        place = _device(device)
+        place = find_device(device)
         model, tokenizer = load_nano(ASSETS)
         return model.to(place), tokenizer
     source = _find(name_or_path)
-    place = _device(device)
+    place = find_device(device)
     torch = require("torch", "train")
     dtype = torch.float32 if precision == "float32" or played_as(source) == "nano" else torch.bfloat16
     if isinstance(source, Path) and (source / ADAPTER_FILE).is_file():
@@ -185,15 +185,29 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _device(name: str) -> str:
-    """The device that is meant; ``ConfigError`` where torch does not have it."""
+def find_device(name: str) -> str:
+    """The device that is meant, as torch names it.
+
+    Args:
+        name: As for ``load_model``.
+
+    Raises:
+        ConfigError: torch does not know it, or does not have it.
+
+    Example:
+        >>> find_device("cdua")
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: device must be 'auto' or as torch names it: 'cpu', 'cuda', 'cuda:1'; got 'cdua'
+    """
     torch = require("torch", "train")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise ConfigError(f"device must be 'auto' or as torch names it, such as 'cpu'; got {name!r}") from error
+        raise ConfigError(
+            f"device must be 'auto' or as torch names it: 'cpu', 'cuda', 'cuda:1'; got {name!r}"
+        ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"torch has no CUDA here, so there is no device {name!r}; take 'cpu' or 'auto'")
     return name

@@ -101,6 +101,26 @@ def test_what_stops_a_command_is_one_line(
     assert capsys.readouterr().err == f"toolenv: {said}\n"
 
 
+@pytest.mark.core
+def test_an_unknown_trainer_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "dpo", "--help"]) == 2
+    assert capsys.readouterr().err == "toolenv: there is no trainer 'dpo'; take grpo or ppo\n"
+
+
+def test_a_device_or_sampler_setting_that_there_is_not_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    words = ["train", "--num-envs", "2", "--output-dir", str(tmp_path / "run")]
+    assert cli.main([*words, "--device", "cdua"]) == 2
+    said = "error: device must be 'auto' or as torch names it: 'cpu', 'cuda', 'cuda:1'; got 'cdua'\n"
+    assert capsys.readouterr().err == said
+    assert cli.main([*words, "--device", "cpu", "--sampler-kwargs", '{"top_p": 0.9}']) == 2
+    error = capsys.readouterr().err
+    assert "HFSampler takes no 'top_p' in sampler_kwargs; it takes reuse" in error
+    assert "would bias the importance ratio" in error
+
+
 def test_a_checkpoint_of_nano_is_played_as_nano(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     (tmp_path / "toolenv.json").write_text('{"played_as": "nano"}')

@@ -451,6 +451,7 @@ def test_turn_rewards_are_the_weighted_sum_of_all_terms_but_the_outcome():
         ({"clip_low": 1.5}, "clip_low"),
         ({"dual_clip": 1.0}, "dual_clip"),
         ({"estimator": "gae"}, "unknown estimator 'gae'"),
+        ({"estimator": "turn_lo"}, "igpo, rebn, or 'module:attribute'; did you mean turn_loo"),
         ({"estimator": "grpo", "alpha": 0.1}, "takes no 'alpha'"),
         ({"estimator_kwargs": {"hold": True}}, "hold_outcome"),
         ({"process": "asked"}, "module:attribute"),
@@ -537,6 +538,7 @@ def test_the_command_line(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     manual = capsys.readouterr().out
+    assert "Guide: agents/README.md" in manual
     for name in GRPOConfig().to_json():
         assert f"--{name.replace('_', '-')}" in manual
 

@@ -175,5 +175,7 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch has no CUDA here, so there is no device 'cuda:0'; take 'cpu'"):
         load_model("no-such-model", device="cuda:0")
-    with pytest.raises(ConfigError, match="device must be 'auto' or as torch names it, such as 'cpu'; got 'gpu'"):
+    with pytest.raises(
+        ConfigError, match="device must be 'auto' or as torch names it: 'cpu', 'cuda', 'cuda:1'; got 'gpu'"
+    ):
         load_model("no-such-model", device="gpu")

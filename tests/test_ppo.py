@@ -278,6 +278,8 @@ def test_every_episode_is_of_a_task_of_its_own(tmp_path):
         ({"gae_lambda": 1.5}, "gae_lambda must lie in .0, 1., not 1.5"),
         ({"estimator_kwargs": {"lamda": 1.0}}, "takes no 'lamda'"),
         ({"kl_in": "gradient"}, "kl_in must be one of loss, reward"),
+        ({"kl_in": "reward", "kl_coef": 0.0}, "with kl_coef 0 there is no penalty"),
+        ({"estimator": "turn_gea"}, "token_gae, turn_aware_gae, turn_gae, or .*; did you mean turn_gae"),
         ({"estimator": "turn_gae", "estimator_kwargs": {"alpha": 0.1}}, "would scale the outcome too"),
         ({"gamma": 0.9, "estimator_kwargs": {"turn_gamma": 0.5}}, "turn_gamma of the estimator is given twice"),
     ],

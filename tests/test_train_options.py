@@ -172,6 +172,24 @@ def not_a_number(batch):
     return np.where(batch.mask, np.nan, 0.0)
 
 
+def of_the_other_trainer(batch):
+    """A batch of tokens has no groups, one of turns no turn_ids."""
+    return batch.groups + batch.turn_ids
+
+
+NOT_A_FUNCTION = 3.0
+
+
+@pytest.mark.parametrize(("name", "batch"), [("grpo", "TurnBatch"), ("ppo", "TokenBatch")])
+def test_an_estimator_that_cannot_take_the_batch_is_named_with_what_it_is_handed(tmp_path, name, batch):
+    own = {"alpha": None} if name == "grpo" else {}
+    said = rf"of_the_other_trainer' must make advantages of a {batch}.* .*Error: .*test_train_options.py, line \d"
+    with pytest.raises(ConfigError, match=said):
+        run(name, tmp_path, estimator=f"{__name__}:of_the_other_trainer", **own)
+    with pytest.raises(ConfigError, match=r"NOT_A_FUNCTION' must be a function of a batch, not 3\.0"):
+        run(name, tmp_path, estimator=f"{__name__}:NOT_A_FUNCTION", **own)
+
+
 @pytest.mark.parametrize("name", TRAINERS)
 def test_an_estimator_of_ones_own_is_looked_at(tmp_path, name):
     own = {"alpha": None} if name == "grpo" else {}
@@ -250,6 +268,8 @@ def test_a_sampler_without_logprobs_stops_the_run_unless_a_correction_does_witho
         ({"sampler_urls": "http://one:8000"}, "are for the sampler 'vllm-server', not for 'hf'"),
         ({"lora_alpha": 32.0}, "lora_alpha is 32.0, but without lora_rank there is no LoRA"),
         ({"correction_low": 0.5}, "correction is 'none'"),
+        ({"correction_level": "turn"}, "correction_level is 'turn', and correction is 'none'"),
+        ({"correction_high": 3.0}, "correction_high is 3.0, and correction is 'none'"),
         ({"estimator_kwargs": {"alpha": 0.1}}, "alpha of the estimator is given twice: 0.5, and 0.1"),
     ],
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -97,15 +98,39 @@ def _make(
         _check_settings(function, settings)
     elif ":" in name:
         function = load_attribute(name)
+        if not callable(function):
+            raise ConfigError(f"estimator {name!r} must be a function of a batch, not {function!r:.80}")
     elif name in others:
         raise ConfigError(f"estimator {name!r} is one of {other}; of {wanted} there are {', '.join(known)}")
     else:
-        raise ConfigError(f"unknown estimator {name!r}; take one of {', '.join(known)}, or 'module:attribute'")
+        check_name(name, known)
     taken = list(inspect.signature(function).parameters)[1:]
     unknown = sorted(set(settings) - set(taken))
     if unknown:
         raise ConfigError(f"estimator {name!r} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'no settings'}")
     return partial(function, **settings)
+
+
+def check_name(name: str, offered: Iterable[str]) -> None:
+    """Refuse a name that no estimator has, and say which there are.
+
+    Args:
+        name: The name; that of any estimator passes, offered or not, and so does ``"module:attribute"``.
+        offered: The names to take one of.
+
+    Raises:
+        ConfigError: There is no such estimator.
+
+    Example:
+        >>> check_name("rlo", ["rloo"])
+        Traceback (most recent call last):
+        toolenv.errors.ConfigError: unknown estimator 'rlo'; take one of rloo, or 'module:attribute'; did you mean rloo?
+    """
+    if name in ESTIMATORS or name in TOKEN_ESTIMATORS or ":" in name:
+        return
+    names = list(offered)
+    hint = "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(name, names, n=1))
+    raise ConfigError(f"unknown estimator {name!r}; take one of {', '.join(names)}, or 'module:attribute'{hint}")
 
 
 def _check_settings(function: Callable[..., Floats], settings: Mapping[str, Any]) -> None:

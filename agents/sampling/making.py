@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -52,6 +53,7 @@ def make_sampler(
     if urls and kind != "vllm-server":
         raise ConfigError(f"sampler_urls are for the sampler 'vllm-server', not for {kind!r}")
     if kind == "hf":
+        _check_options(HFSampler, given)
         return HFSampler(model, tokenizer, params, version, **given)
     ends = configured_ends(plain(model))
     sampler: SyncedSampler
@@ -70,6 +72,17 @@ def make_sampler(
         sampler.sync(model, version)
         failing.pop_all()
     return sampler
+
+
+def _check_options(sampler: type[HFSampler], options: Mapping[str, Any]) -> None:
+    """Refuse settings that a sampler in this process does not take."""
+    parameters = inspect.signature(sampler).parameters.values()
+    taken = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for name in sorted(set(options) - set(taken)):
+        raise ConfigError(
+            f"{sampler.__name__} takes no {name!r} in sampler_kwargs; it takes {', '.join(taken)}. What cuts or bends "
+            "the distribution (top_p, top_k, a penalty) is left out on purpose: it would bias the importance ratio"
+        )
 
 
 def _engine(

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
+from agents.lora import has_lora
 from agents.models import PLAYED_AS_FILE
 from agents.sharding import full_optimizer_state, full_state_dict, load_full_optimizer_state
 from toolenv.errors import DataError
@@ -81,7 +82,9 @@ def save_checkpoint(
         shutil.rmtree(left)
     aside.mkdir(parents=True)
     with without_transformers_bars():
-        model.save_pretrained(aside, state_dict=weights)
+        # PEFT asks the base model's hub whether its embeddings have grown, unless it is told that they have not.
+        adapter = {"save_embedding_layers": False} if has_lora(model) else {}
+        model.save_pretrained(aside, state_dict=weights, **adapter)
     tokenizer.save_pretrained(aside)
     for name, part_state in states.items():
         torch.save(part_state, _part_file(aside, name))

@@ -41,14 +41,19 @@ def run_trainer(
             )
         result = train(config)
     except ToolEnvError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError | MissingExtraError) else 1
+        return say_failed(error)
     except KeyboardInterrupt:  # while the model was loaded; the run itself hears it in train
         return 130
     if result.interrupted:
         return 130
     print(f"{result.update} updates; checkpoint: {result.checkpoint}")
     return 0
+
+
+def say_failed(error: ToolEnvError) -> int:
+    """Print an error as one line; returns the exit status: 2 where settings or an installation are wrong, else 1."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2 if isinstance(error, ConfigError | MissingExtraError) else 1
 
 
 def parse_command_line(

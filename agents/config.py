@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,7 +22,7 @@ from toolenv.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ABC):
     """Settings that ``agents.grpo`` and ``agents.ppo`` share.
 
     Attributes:
@@ -178,9 +179,9 @@ class TrainConfig:
         self.overlong  # noqa: B018  # it checks itself
 
     @property
+    @abstractmethod
     def episodes(self) -> int:
         """Episodes an update."""
-        raise NotImplementedError
 
     @property
     def overlong(self) -> OverlongPolicy:

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from agents.importance import check_correction
+from agents.sampling.making import check_urls
 from rewards.options import check_choice, check_flag
 from toolenv.errors import ConfigError
 
@@ -93,10 +94,7 @@ def check_together(config: TrainConfig) -> None:
     unreadable = next((spec for spec in config.process if ":" not in spec), None)
     if unreadable is not None:
         raise ConfigError(f"process must be written as 'module:attribute', not {unreadable!r}")
-    if config.sampler_urls and config.sampler != "vllm-server":
-        raise ConfigError(f"sampler_urls are for the sampler 'vllm-server', not for {config.sampler!r}")
-    if config.sampler == "vllm-server" and not config.sampler_urls:
-        raise ConfigError("the sampler 'vllm-server' needs sampler_urls, such as http://127.0.0.1:8000")
+    check_urls(config.sampler, config.sampler_urls)
     if config.lora_alpha is not None and not config.lora_rank:
         raise ConfigError(f"lora_alpha is {config.lora_alpha}, but without lora_rank there is no LoRA; give both")
     _check_correction(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,13 @@ class Run:
             write=self.ranks.main,
         )
 
+    def playing(self) -> AbstractContextManager[None]:
+        """A block in which ranks sample at their own pace: a policy that samples itself stands whole on each."""
+        return whole(self.model) if self.config.sampler == "hf" else nullcontext()
+
     def evaluate(self) -> Metrics:
         """Success on tasks of their own, the same at every evaluation, by the run's own outcome reward."""
-        with whole(self.model):
+        with self.playing():
             return self.ranks.broadcast(self._evaluate() if self.ranks.main else {})
 
     def _evaluate(self) -> Metrics:

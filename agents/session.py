@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,6 @@ from agents.run import Metrics, Run
 from agents.sampling.base import Sampler
 from agents.sampling.parity import check_parity
 from agents.score import Scored, score
-from agents.sharding import whole
 from agents.tokens import TokenHistory
 from toolenv.errors import InfrastructureError
 from toolenv.seeding import derive
@@ -159,8 +158,7 @@ class Session:
         run = self.run
         share = run.ranks.share(len(seeds))
         play = collect if run.config.rollout == "lockstep" else collect_async
-        # A policy that samples itself has to stand whole on each rank, since ranks sample at their own pace.
-        with whole(run.model) if run.config.sampler == "hf" else nullcontext():
+        with run.playing():
             played = play(
                 sampler,
                 run.envs,

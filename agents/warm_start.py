@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.command_line import parse_command_line
+from agents.command_line import parse_command_line, say_failed
 from agents.lora import add_lora, save_merged
 from agents.models import PLAYED_AS_FILE, Precision, load_model, played_as
 from agents.recompute import enable_gradient_checkpointing
@@ -26,7 +26,7 @@ from rewards import OutcomeFn, RewardSum
 from rewards.options import check_choice
 from toolenv.data.jsonl import read_records
 from toolenv.episode import Episode
-from toolenv.errors import ConfigError, DataError, MissingExtraError, ToolEnvError
+from toolenv.errors import ConfigError, DataError, ToolEnvError
 from toolenv.formats import make_format
 from toolenv.seeding import rng
 
@@ -200,8 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config: Any = parse_command_line(WarmStartConfig, arguments, prog="python -m agents.sft")
         warm_start(config)
     except ToolEnvError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError | MissingExtraError) else 1
+        return say_failed(error)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last look", file=sys.stderr)
         return 130

@@ -141,6 +141,7 @@ class Slow(PeekEnv):
     """Its tool returns when it is let, and notes where that was too late."""
 
     free = threading.Event()
+    called = threading.Event()
     waits: ClassVar[list[bool]] = []
 
     def tools_for(self, task):
@@ -148,6 +149,7 @@ class Slow(PeekEnv):
         def peek() -> str:
             """Tell the secret, some time."""
             if not Slow.free.is_set():
+                Slow.called.set()
                 Slow.waits.append(Slow.free.wait(30))
             return task.answers[0]
 
@@ -168,10 +170,12 @@ def test_with_overlap_ctrl_c_saves_before_it_waits_for_a_tool(tmp_path, monkeypa
     def start_slowly(ahead, update):
         if update == 3:
             Slow.free.clear()
+            Slow.called.clear()
         start(ahead, update)
 
     def press(metrics):
         if metrics["update"] == 2:
+            assert Slow.called.wait(60), "no tool was called"
             os.kill(os.getpid(), signal.SIGINT)
 
     Slow.free.set()
@@ -181,7 +185,7 @@ def test_with_overlap_ctrl_c_saves_before_it_waits_for_a_tool(tmp_path, monkeypa
         envs = ToolVectorEnv([Slow] * 6, autoreset_mode="Disabled")
         result = run("grpo", tmp_path / "run", envs=envs, on_update=press, **changes)
     assert (result.interrupted, result.checkpoint.name) == (True, "update-000002")
-    assert Slow.waits, "no tool was called"
+    assert Slow.waits
     assert all(Slow.waits)
     Slow.waits.clear()
     whole, resumed = run("grpo", tmp_path / "whole", **changes), run("grpo", tmp_path / "run", resume=True, **changes)

@@ -50,16 +50,13 @@ def make_sampler(
         >>> make_sampler("hf", model, tokenizer, SamplingParams())  # doctest: +SKIP
     """
     given = dict(options or {})
-    if urls and kind != "vllm-server":
-        raise ConfigError(f"sampler_urls are for the sampler 'vllm-server', not for {kind!r}")
+    check_urls(kind, urls)
     if kind == "hf":
         _check_options(HFSampler, given)
         return HFSampler(model, tokenizer, params, version, **given)
     ends = configured_ends(plain(model))
     sampler: SyncedSampler
     if kind == "vllm-server":
-        if not urls:
-            raise ConfigError("the sampler 'vllm-server' needs sampler_urls, such as http://127.0.0.1:8000")
         from agents.sampling.vllm_server import VLLMServerSampler
 
         sampler = VLLMServerSampler(urls, tokenizer, params, version, ends=ends, **given)
@@ -72,6 +69,18 @@ def make_sampler(
         sampler.sync(model, version)
         failing.pop_all()
     return sampler
+
+
+def check_urls(kind: str, urls: Sequence[str]) -> None:
+    """Check that there are addresses where, and only where, there are servers.
+
+    Raises:
+        ConfigError: There are too many, or none.
+    """
+    if urls and kind != "vllm-server":
+        raise ConfigError(f"sampler_urls are for the sampler 'vllm-server', not for {kind!r}")
+    if kind == "vllm-server" and not urls:
+        raise ConfigError("the sampler 'vllm-server' needs sampler_urls, such as http://127.0.0.1:8000")
 
 
 def _check_options(sampler: type[HFSampler], options: Mapping[str, Any]) -> None:

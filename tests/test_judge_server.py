@@ -14,11 +14,12 @@ import urllib3.util.retry
 from rewards import RewardWrapper, VectorRewardWrapper, score_episodes
 from rewards.judge import JudgeFn
 from rewards.judging.engine import VLLMChat
-from rewards.judging.server import MAX_RETRY_AFTER_S, ChatServer
+from rewards.judging.server import ChatServer
 from tests.judges import Request, Response, Served, chat_reply, expert_reply, serve
 from tests.toys import toy_env, toy_vector
 from toolenv import ConfigError, Message, MissingExtraError, RewardError
 from toolenv.errors import SamplerError
+from toolenv.http import MAX_RETRY_AFTER_S
 from toolenv.seeding import rng
 
 pytestmark = pytest.mark.core

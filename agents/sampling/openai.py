@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agents.sampling.base import Generation, SamplingParams, check_prompts
-from agents.sampling.endpoint import Endpoint
 from agents.tokens import TokenHistory, turn_closing
 from rewards.chat import as_roles, encode_text
 from toolenv.errors import ConfigError, SamplerError
 from toolenv.formats.base import Format
+from toolenv.http import Endpoint
 from toolenv.messages import Message
 
 
@@ -91,7 +91,7 @@ class OpenAISampler:
         params: How to sample.
         extra: Further fields of each request, such as ``top_p``; a field that is ``None`` is left out.
         max_in_flight: Most requests that are on their way at once.
-        **endpoint: As for ``agents.sampling.endpoint.Endpoint``, such as ``api_key_env``.
+        **endpoint: As for ``toolenv.http.Endpoint``, such as ``api_key_env``.
 
     Example:
         >>> from toolenv.formats import make_format
@@ -117,7 +117,7 @@ class OpenAISampler:
     ) -> None:
         self.params = params
         self._writer = writer
-        self._endpoint = Endpoint(url, connections=max_in_flight, **endpoint)
+        self._endpoint = Endpoint(url, error=SamplerError, connections=max_in_flight, **endpoint)
         fields = {
             "model": model,
             "max_tokens": params.max_new_tokens,

@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary
 
 from agents.sampling.adapters import AdapterShelf
 from agents.sampling.base import Generation, SamplingParams, check_prompts
-from agents.sampling.endpoint import Endpoint
 from agents.sampling.transfer import FileTransfer, NCCLTransfer, WeightTransfer, all_arrived, is_sender
 from agents.sampling.vllm_action import ActionFormat, refuse_biased
 from agents.tokens import TokenHistory
 from toolenv.errors import ConfigError, SamplerError
+from toolenv.http import Endpoint
 
 Backend = Literal["files", "nccl"]
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ class VLLMServerSampler:
         weight_dir: Where files lie on their way; ``None``: in shared memory. The servers must see it.
         extra: Further fields of each request, such as ``priority``; those that would bias what is recorded are refused.
         max_in_flight: Most requests that are on their way at once, over all servers.
-        **endpoint: As for ``Endpoint``.
+        **endpoint: As for ``toolenv.http.Endpoint``, such as ``api_key_env``.
 
     Raises:
         ConfigError: No server, a field that would bias what is recorded, or servers that record log-probabilities
@@ -77,7 +77,9 @@ class VLLMServerSampler:
             raise ConfigError(f"urls must be one address or more, in a list; got {urls!r}")
         refuse_biased(extra or {})
         self.params = params
-        self._servers = _Servers([Endpoint(url, connections=max_in_flight, **endpoint) for url in urls])
+        self._servers = _Servers(
+            [Endpoint(url, error=SamplerError, connections=max_in_flight, **endpoint) for url in urls]
+        )
         self._format = ActionFormat(tokenizer, params, ends)
         self._fields = {**(extra or {}), **self._format.fields(), "return_token_ids": True}
         self._model = model or self._servers.first_model()

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError
-from urllib3.exceptions import ConnectTimeoutError, InvalidHeader, ProxyError, SSLError
-from urllib3.response import BaseHTTPResponse
-from urllib3.util.retry import Retry
+from urllib3.exceptions import ConnectTimeoutError, ProxyError, SSLError
 
 from rewards.judging.chat import TOO_LONG, Chat
 from toolenv.errors import ConfigError, SamplerError
-
-CONNECT_TIMEOUT_S = 10.0
-MAX_RETRY_AFTER_S = 60.0
-# Too busy, or broken: the server's fault, and gone after a while.
-PASSING = frozenset({408, 409, 425, 429, *range(500, 600)})
+from toolenv.http import PASSING, PoliteSession, patience, server_address
 
 
 class ChatServer:
@@ -75,8 +64,7 @@ class ChatServer:
         max_in_flight: int = 8,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if not re.match(r"https?://[^/]", base_url):
-            raise ConfigError(f"base_url must be like http://localhost:8000/v1 or https://...; got {base_url!r}")
+        base_url = server_address(base_url, name="base_url", like="http://localhost:8000/v1")
         if max_in_flight < 1 or retries < 0 or timeout_s <= 0:
             raise ConfigError(
                 f"max_in_flight must be at least 1, retries at least 0 and timeout_s above 0; "
@@ -85,28 +73,17 @@ class ChatServer:
         refused = sorted({"messages", "n", "stream"} & set(extra or {}))
         if refused:
             raise ConfigError(f"extra cannot hold {refused[0]!r}: a request is one chat, answered by one reply")
-        self.url = f"{base_url.rstrip('/')}/chat/completions"
+        self.url = f"{base_url}/chat/completions"
         self._fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, **(extra or {})}
         self.settings = {name: value for name, value in self._fields.items() if value is not None}
         self.timeout_s = timeout_s
         self.max_in_flight = max_in_flight
         self.failures: Counter[str] = Counter()
-        self._auth = None if api_key_env is None else _Bearer(api_key_env)
         self._slots = threading.BoundedSemaphore(max_in_flight)
-        self._retry = _Patience(
-            retries,
-            other=0,
-            allowed_methods=None,
-            status_forcelist=PASSING,
-            backoff_factor=backoff_s,
-            raise_on_status=False,
-        )
+        self._retry = patience(retries, backoff_s)
         # Until the server has answered once, an address that nobody answers at is taken for a wrong one.
-        self._adapter = HTTPAdapter(pool_maxsize=max_in_flight, max_retries=self._retry.new(connect=0))
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # all that threads would change
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
+        at_first = self._retry.new(connect=0)
+        self._session = PoliteSession(at_first, connections=max_in_flight, api_key_env=api_key_env)
 
     def complete(self, prompts: Sequence[Chat], *, seeds: Sequence[int]) -> list[str | None]:
         """Answer chats, some at once; see ``ChatModel`` and the class."""
@@ -141,17 +118,15 @@ class ChatServer:
         return None, problem
 
     def _post(self, body: Mapping[str, Any]) -> requests.Response:
-        reached = self._adapter.max_retries is self._retry
+        reached = self._session.retry is self._retry
         try:
-            response = self._session.post(
-                self.url, json=body, auth=self._auth, timeout=(CONNECT_TIMEOUT_S, self.timeout_s), allow_redirects=False
-            )
+            response = self._session.ask("POST", self.url, body, timeout_s=self.timeout_s)
         except requests.ConnectionError as error:
             cause = getattr(error.args[0], "reason", None) if error.args else None
             if not reached and isinstance(cause, ConnectTimeoutError | ProxyError | SSLError):
                 raise SamplerError(f"no judge can be reached at {self.url}: {cause}; check base_url") from error
             raise
-        self._adapter.max_retries = self._retry
+        self._session.retry = self._retry
         return response
 
     def _check(self, response: requests.Response) -> None:
@@ -180,27 +155,3 @@ def _content(response: requests.Response) -> str:
     if not isinstance(content, str):
         raise _Unreadable
     return content
-
-
-class _Patience(Retry):
-    """Waits as long as the server asks, within reason; a Retry-After that cannot be read is none."""
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        try:
-            seconds = super().get_retry_after(response)
-        except InvalidHeader:
-            return None
-        return None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
-
-
-class _Bearer(AuthBase):
-    """A key from the environment, as a bearer token; as ``auth``, so that no ``.netrc`` takes its place."""
-
-    def __init__(self, variable: str) -> None:
-        self._key = os.environ.get(variable, "").strip()
-        if not self._key:
-            raise ConfigError(f"the environment variable {variable!r} is not set; it should hold the judge's key")
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key}"
-        return request

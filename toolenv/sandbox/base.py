@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -52,11 +53,21 @@ class ExecJob:
         code: The program.
         timeout_s: Wall-clock limit, in seconds.
         max_output_bytes: Most that is kept of each stream.
+        stdin: Text that the program reads from its standard input.
     """
 
     code: str
     timeout_s: float = 5.0
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    stdin: str = ""
+
+    def run_by(self, run: Callable[..., ExecResult]) -> ExecResult:
+        """Run it by a sandbox's ``exec``, or by what takes the same arguments.
+
+        Standard input is passed on only where there is some, so that a sandbox that knows none runs all other jobs.
+        """
+        stdin = {"stdin": self.stdin} if self.stdin else {}
+        return run(self.code, timeout_s=self.timeout_s, max_output_bytes=self.max_output_bytes, **stdin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +89,16 @@ class Limits:
 class Sandbox(Protocol):
     """Runs programs, each in a fresh state."""
 
-    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES) -> ExecResult:
+    def exec(
+        self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
+    ) -> ExecResult:
         """Run a program.
 
         Args:
             code: Python source: any text at all.
             timeout_s: Wall-clock limit, in seconds.
             max_output_bytes: Most that is kept of each stream.
+            stdin: Text that the program reads from its standard input.
 
         Raises:
             SandboxError: The sandbox was lost for no fault of the code.

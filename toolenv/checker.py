@@ -1,0 +1,5 @@
+"""The checks that a user's own parts can be put through, as Gymnasium has ``check_env``."""
+
+from toolenv.sandbox.check import check_sandbox
+
+__all__ = ["check_sandbox"]

@@ -34,7 +34,7 @@ class DockerSandbox(WorkerSandbox):
 
     Args:
         limits: What a call may use.
-        image: Name of the image; ``docker build -t toolenv-python:1`` in the folder ``image`` makes the default one.
+        image: Name of the image; ``toolenv sandbox build`` makes the default one.
         warm: Statements that the worker runs once, at its start.
     """
 
@@ -71,7 +71,7 @@ def docker_problem(image: str) -> str | None:
     try:
         client.images.get(image)
     except docker.errors.ImageNotFound:
-        return f"there is no Docker image {image!r}; make it: docker build -t {image} {IMAGE_FOLDER}"
+        return f"there is no Docker image {image!r}; make it: toolenv sandbox build"
     except (docker.errors.DockerException, OSError) as error:
         return f"the Docker engine does not answer ({str(error)[:120]})"
     finally:

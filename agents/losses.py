@@ -235,7 +235,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KL = "k3") -> Tens
         kind: ``"k1"``, ``"k2"`` or ``"k3"``.
 
     Raises:
-        ConfigError: Another kind.
+        ConfigError: Another kind, or tensors of unlike shapes.
 
     Source:
         Schulman, Approximating KL divergence (2020).
@@ -244,6 +244,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: KL = "k3") -> Tens
         >>> kl_estimate(torch.tensor([0.5]), torch.tensor([0.0]), "k2")
         tensor([0.1250])
     """
+    same_shape(logprobs, "logprobs", ref_logprobs=ref_logprobs)
     difference = (ref_logprobs - logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     match kind:
         case "k1":
@@ -332,8 +333,7 @@ def kl_rewards(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, coef: float
     if not coef >= 0:
         raise ConfigError(f"coef must be at least 0; got {coef!r}: a negative one would pay for leaving the reference")
     same_shape(logprobs, "logprobs", ref_logprobs=ref_logprobs, mask=mask)
-    k1 = kl_estimate(logprobs.detach(), ref_logprobs.detach(), "k1")
-    return torch.where(mask.bool(), -coef * k1, 0.0)
+    return torch.where(mask.bool(), -coef * kl_estimate(logprobs.detach(), ref_logprobs.detach(), "k1"), 0.0)
 
 
 def masked_average(

@@ -1,4 +1,4 @@
-"""Requests to a real server on the loopback interface: whose key they carry, when they are sent again, what is waited."""
+"""Requests to a real server on the loopback interface: whose key they carry, and when they are sent again."""
 
 from __future__ import annotations
 

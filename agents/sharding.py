@@ -3,7 +3,8 @@
 The weights of a layer come together while the layer runs, and its gradients are summed over ranks as they are made.
 Nothing else about a model changes: it is called, clipped and stepped as before, with four rules. Make the optimiser
 after ``shard``. Call parts of a model, such as its decoder, within ``through``. Let every rank do the same number of
-passes, or none, within ``whole``. And read and write weights as full tensors, with the functions at the end.
+passes, or none, within ``whole``. And read weights, and an optimiser's state, as full tensors, with the functions at
+the end; weights are loaded before ``shard``, an optimiser's state after it.
 """
 
 from __future__ import annotations
@@ -153,17 +154,6 @@ def full_state_dict(model: torch.nn.Module, *, keep: bool = True) -> dict[str, T
     return state if keep else {}
 
 
-def load_full_state_dict(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load what ``full_state_dict`` gave, also of another number of ranks. Every rank calls it with the same state.
-
-    Args:
-        model: The model, sharded or not.
-        state: Its state as full tensors.
-    """
-    own = model.state_dict(keep_vars=True)
-    model.load_state_dict({name: _spread(tensor, own.get(name)) for name, tensor in state.items()})
-
-
 def full_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Any]:
     """An optimiser's ``state_dict`` with full tensors on the CPU. Every rank calls it.
 
@@ -206,9 +196,9 @@ def _on_cpu(value: Any, keep: bool) -> Any:
     return gathered.cpu().clone() if keep else None
 
 
-def _spread(value: Any, like: Tensor | None) -> Any:
+def _spread(value: Any, like: Tensor) -> Any:
     """This rank's part of a tensor that is spread as ``like`` is; of all else, such as a count of steps, a copy."""
-    if like is None or not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not _is_sharded(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value.clone() if isinstance(value, Tensor) else value  # an optimiser writes into what it was given
     from torch.distributed.tensor import distribute_tensor
 

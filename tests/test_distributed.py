@@ -29,7 +29,6 @@ from agents.sharding import (
     full_optimizer_state,
     full_state_dict,
     load_full_optimizer_state,
-    load_full_state_dict,
     shard,
     through,
     whole,
@@ -84,14 +83,18 @@ def loss_of(model: Any, tokens: TokenTensors, target: torch.Tensor, count: float
 
 
 class Training:
-    """A model, sharded where there are ranks to share it with, and its optimiser."""
+    """A model, sharded where there are ranks to share it with, and its optimiser; new, or where another stopped."""
 
-    def __init__(self, kind: str, ranks: Ranks) -> None:
+    def __init__(self, kind: str, ranks: Ranks, state: Any = None, moments: Any = None) -> None:
         self.ranks = ranks
         self.model = make(kind, ranks.rank)
+        if state is not None:
+            self.model.load_state_dict(state)
         shard(self.model, ranks)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-2)
+        if moments is not None:
+            load_full_optimizer_state(self.optimizer, moments)
         self.log: list[float] = []
 
     def steps(self, number: int) -> Training:
@@ -136,10 +139,7 @@ def work(ranks: Ranks, folder: Path) -> dict[str, Any]:
     found["after two"] = state, moments
     found["kept"] = full_state_dict(tied.model, keep=ranks.main), full_optimizer_state(tied.optimizer, keep=ranks.main)
     found["logits"] = [tied.logits(1 + ranks.rank), tied.steps(1).logits(1 + ranks.rank)]
-    resumed = Training("tied", ranks)
-    load_full_state_dict(resumed.model, state)
-    load_full_optimizer_state(resumed.optimizer, moments)
-    found["resumed"] = full_state_dict(resumed.steps(1).model)
+    found["resumed"] = full_state_dict(Training("tied", ranks, state, moments).steps(1).model)
     found["went on"] = full_state_dict(tied.model)
     if ranks.main:
         tied.model.save_pretrained(folder / "saved", state_dict=dict(found["went on"]))  # it empties what it is given
@@ -230,10 +230,7 @@ def test_a_resumed_run_is_the_run_that_went_on(found: Found) -> None:
 
 
 def test_one_process_goes_on_where_two_stopped(found: Found) -> None:
-    state, moments = found.two[0]["after two"]
-    training = Training("tied", Ranks(0, 1, torch.device("cpu")))
-    load_full_state_dict(training.model, state)
-    load_full_optimizer_state(training.optimizer, moments)
+    training = Training("tied", Ranks(0, 1, torch.device("cpu")), *found.two[0]["after two"])
     assert distance(full_state_dict(training.steps(1).model), found.alone["went on"]) < 1e-5
 
 

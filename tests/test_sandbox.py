@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from toolenv.sandbox.client import WorkerSandbox
 from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
 from toolenv.sandbox.pool import run_jobs
 from toolenv.sandbox.process import PipeTransport, ProcessSandbox
-from toolenv.sandbox.zygote import Capture, clip, descendants, wipe
+from toolenv.sandbox.worker.capture import Capture, clip
+from toolenv.sandbox.worker.cleanup import descendants, wipe
 
 pytestmark = pytest.mark.core
 
@@ -90,7 +92,7 @@ def test_a_traceback_shows_the_program_alone(sandbox: WorkerSandbox) -> None:
     assert result.output.startswith("before\nTraceback")
     assert "return 1 / n" in result.output
     assert result.output.endswith("ZeroDivisionError: division by zero")
-    assert "zygote" not in result.output
+    assert result.output.count("File ") == 2
 
 
 def test_a_deep_traceback_stays_short(sandbox: WorkerSandbox) -> None:
@@ -125,6 +127,14 @@ def test_threads_and_exit_handlers_finish(sandbox: WorkerSandbox) -> None:
         "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\nprint('main')"
     )
     assert run(sandbox, code).stdout == "main\nthread\nlast\n"
+
+
+def test_a_program_reads_what_it_is_given(sandbox: WorkerSandbox) -> None:
+    text = "é\ud800\n" + "x" * 200_000 + "\nlast"
+    code = "first = input()\nimport sys\nrest = sys.stdin.read()\n(ascii(first), len(rest), rest[-4:])"
+    result = sandbox.exec(code, timeout_s=5, stdin=text)
+    assert result.value == str((ascii("é\ud800"), 200_005, "last"))
+    assert sandbox.exec("1", timeout_s=5, stdin=text).value == "1"  # nobody reads it
 
 
 # A fresh state -------------------------------------------------------------------------------------------------------
@@ -289,7 +299,7 @@ def test_namespaces_hide_network_and_files(sandbox: WorkerSandbox, tmp_path: Pat
         ("print('\\ud800', '\\0', '\\x1b')", "\\ud800 \0 \x1b"),
         ("import os\n_ = os.write(1, b'\\xff\\xfe')", "�"),
         ("'\\ud800'", "'\\ud800'"),
-        ("raise ValueError('\\udfff\\0')", "ValueError: \udfff\0"),
+        ("raise ValueError('\\udfff\\0')", "ValueError: \\udfff\0"),
         ("(" * 5000, "SyntaxError"),
     ],
 )
@@ -367,7 +377,7 @@ class FakeSandbox:
         self.barrier = barrier
         self.closed = False
 
-    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = 0) -> ExecResult:
+    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = 0, stdin: str = "") -> ExecResult:
         if self.barrier is not None:
             self.barrier.wait(10)
         if code == "lost":
@@ -471,15 +481,18 @@ def test_capture_keeps_head_and_tail(chunks: list[bytes], limit: int) -> None:
     assert whole.endswith(bytes(capture.tail))
 
 
-@given(text=st.text(max_size=100), limit=st.integers(1, 50))
-def test_clip_keeps_head_and_tail(text: str, limit: int) -> None:
-    clipped = clip(text, limit)
-    assert clipped is not None
-    if len(text) <= limit:
+@given(text=st.text(max_size=100), limit=st.integers(2, 50))
+def test_clip_keeps_whole_characters_of_head_and_tail(text: str, limit: int) -> None:
+    clipped, data = clip(text, limit), text.encode()
+    if len(data) <= limit:
         assert clipped == text
     else:
-        assert clipped.startswith(text[: limit // 2])
-        assert clipped.endswith(text[len(text) - (limit - limit // 2) :])
+        parts = re.fullmatch(r"(.*)\n\.\.\. \[(\d+) bytes left out\] \.\.\.\n(.*)", clipped, re.DOTALL)
+        assert parts is not None
+        head, left_out, tail = parts.groups()
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert limit - 6 <= len(head.encode()) + len(tail.encode()) == len(data) - int(left_out) <= limit
 
 
 def test_wipe_empties_deep_and_locked_folders(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from toolenv.errors import SandboxError
-from toolenv.sandbox.client import ENVIRONMENT, ZYGOTE, package_folders, worker_settings
+from toolenv.sandbox.client import ENVIRONMENT, package_folders, worker_command, worker_settings
 from toolenv.sandbox.process import PYTHON_OPTIONS, LocalSandbox, PipeTransport, fresh_uid
 
 SITE = "/sandbox/site"
-WORKER = "/sandbox/zygote.py"
 TMP_BYTES = 64 << 20
 SHM_BYTES = 16 << 20
 
@@ -43,7 +42,7 @@ class BwrapSandbox(LocalSandbox):
         )
         python = str(Path(sys.executable).resolve())
         command = [program, *_walls(uid is not None), *self._binds(python), "--chdir", "/tmp", "--"]
-        return PipeTransport([*command, python, *PYTHON_OPTIONS, WORKER, settings], ENVIRONMENT)
+        return PipeTransport([*command, *worker_command([python, *PYTHON_OPTIONS], settings)], ENVIRONMENT)
 
     def _binds(self, python: str) -> list[str]:
         """What the sandbox sees of the file system."""
@@ -59,7 +58,6 @@ class BwrapSandbox(LocalSandbox):
             seen.append(os.path.join(sys.base_prefix, "lib"))
         pairs = [(path, path) for path in seen]
         pairs += [(str(folder), f"{SITE}/{folder.name}") for folder in package_folders(self.packages)]
-        pairs.append((str(ZYGOTE), WORKER))
         parents = {str(parent) for _, inside in pairs for parent in Path(inside).parents}
         for folder in sorted(parents - {"/"}):  # bwrap would make them for root alone
             binds += ["--perms", "0755", "--dir", folder]

@@ -18,7 +18,7 @@ from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecResult, Limits
 
 logger = logging.getLogger("toolenv.sandbox")
 
-ZYGOTE = Path(__file__).with_name("zygote.py")
+WORKER = Path(__file__).with_name("worker")
 START_S = 60.0
 GRACE_S = 6.0
 
@@ -75,7 +75,7 @@ def worker_settings(
     max_processes: int | None,
     warm: Sequence[str] = WARM,
 ) -> str:
-    """The JSON argument of the worker; see ``zygote.py``."""
+    """The JSON argument of the worker; see ``worker/messages.py``."""
     settings = {
         "path": list(path),
         "warm": list(warm),
@@ -86,6 +86,21 @@ def worker_settings(
         "tmp": tmp,
     }
     return json.dumps(settings)
+
+
+def worker_command(python: Sequence[str], settings: str) -> list[str]:
+    """Program and arguments of a worker, with all of its sources: it need not find a file of this package.
+
+    Each source is an argument of its own, since the kernel limits one to 128 KiB.
+
+    Args:
+        python: The interpreter and its options.
+        settings: See ``worker_settings``.
+    """
+    sources = {file.stem: file.read_text(encoding="utf-8") for file in sorted(WORKER.glob("*.py"))}
+    del sources["__init__"]
+    files = [part for name, text in sources.items() if name != "boot" for part in (name, text)]
+    return [*python, "-c", sources["boot"], settings, *files]
 
 
 def package_folders(packages: Sequence[str]) -> list[Path]:
@@ -120,13 +135,16 @@ class WorkerSandbox:
         self._count = 0
         self._closed = False
 
-    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES) -> ExecResult:
+    def exec(
+        self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
+    ) -> ExecResult:
         """Run a program in a fresh state.
 
         Args:
             code: Python source: any text at all.
             timeout_s: Wall-clock limit, in seconds.
             max_output_bytes: Most that is kept of each stream.
+            stdin: What the program reads from its standard input.
 
         Raises:
             SandboxError: The worker could not be started, or was lost.
@@ -134,7 +152,13 @@ class WorkerSandbox:
         with self._lock:
             transport = self._started()
             self._count += 1
-            request = {"id": self._count, "code": code, "timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
+            request = {
+                "id": self._count,
+                "code": code,
+                "timeout_s": timeout_s,
+                "max_output_bytes": max_output_bytes,
+                "stdin": stdin,
+            }
             try:
                 transport.send(json.dumps(request).encode("ascii") + b"\n")
                 answer = self._receive(transport, timeout_s + GRACE_S)

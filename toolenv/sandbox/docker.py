@@ -14,7 +14,7 @@ from typing import Any
 from toolenv.errors import MissingExtraError, SandboxError
 from toolenv.extras import require
 from toolenv.sandbox.base import Limits
-from toolenv.sandbox.client import ENVIRONMENT, WARM, ZYGOTE, WorkerSandbox, worker_settings
+from toolenv.sandbox.client import ENVIRONMENT, WARM, WorkerSandbox, worker_command, worker_settings
 
 DEFAULT_IMAGE = "toolenv-python:1"
 IMAGE_FOLDER = Path(__file__).with_name("image")
@@ -52,7 +52,7 @@ class DockerSandbox(WorkerSandbox):
         settings = worker_settings(
             path=[], limits=self.limits, tmp="/tmp", uid=None, max_processes=None, warm=self.warm
         )
-        command = ["python", "-s", "-P", "-B", "-c", ZYGOTE.read_text(encoding="utf-8"), settings]
+        command = worker_command(["python", "-s", "-P", "-B"], settings)
         return DockerTransport(self.image, command, self.limits)
 
 

@@ -19,7 +19,15 @@ from typing import ClassVar
 
 from toolenv.errors import SandboxError
 from toolenv.sandbox.base import Limits
-from toolenv.sandbox.client import ENVIRONMENT, PACKAGES, WARM, ZYGOTE, WorkerSandbox, package_folders, worker_settings
+from toolenv.sandbox.client import (
+    ENVIRONMENT,
+    PACKAGES,
+    WARM,
+    WorkerSandbox,
+    package_folders,
+    worker_command,
+    worker_settings,
+)
 
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
 STOP_S = 2.0
@@ -78,7 +86,7 @@ class ProcessSandbox(LocalSandbox):
             max_processes=self.limits.max_processes if uid is not None else _room_for_processes(),
             warm=self.warm,
         )
-        command = [sys.executable, *PYTHON_OPTIONS, str(ZYGOTE), settings]
+        command = worker_command([sys.executable, *PYTHON_OPTIONS], settings)
         return PipeTransport(command, ENVIRONMENT, folder=Path(tmp))
 
 

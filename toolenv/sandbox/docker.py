@@ -6,22 +6,26 @@ import contextlib
 import itertools
 import os
 import select
+import socket
 import struct
+import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolenv.errors import MissingExtraError, SandboxError
+from toolenv.errors import SandboxError
 from toolenv.extras import require
 from toolenv.sandbox.base import Limits
 from toolenv.sandbox.client import ENVIRONMENT, WARM, WorkerSandbox, worker_command, worker_settings
+from toolenv.sandbox.engine import connect
+from toolenv.sandbox.reaper import owner_labels, remove
 
 DEFAULT_IMAGE = "toolenv-python:1"
 IMAGE_FOLDER = Path(__file__).with_name("image")
-DEFAULT_SOCKET = "/var/run/docker.sock"
-FIRST_UID = 20_000
-CLIENT_TIMEOUT_S = 60
-PING_TIMEOUT_S = 3
+FIRST_UID, USERS = 20_000, 40_000
+SEND_TIMEOUT_S = 30.0
+STDOUT = 1
 
 _slots = itertools.count()
 
@@ -30,52 +34,57 @@ class DockerSandbox(WorkerSandbox):
     """Programs in a hardened container (extra ``docker``).
 
     The image needs ``python`` with numpy and sympy, and nothing of this package: the worker's source travels in the
-    container's command, so it always fits the package, and the engine may run on another machine.
+    container's command, so it always fits the package, and the engine may run on another machine (``DOCKER_HOST``).
+    When this process ends, however it ends, its containers do.
 
     Args:
         limits: What a call may use.
         image: Name of the image; ``toolenv sandbox build`` makes the default one.
         warm: Statements that the worker runs once, at its start.
+        runtime: The engine's runtime, such as ``"runsc"`` (gVisor); ``None``: the engine's default.
     """
 
-    def __init__(self, limits: Limits | None = None, image: str = DEFAULT_IMAGE, warm: Sequence[str] = WARM) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        image: str = DEFAULT_IMAGE,
+        warm: Sequence[str] = WARM,
+        runtime: str | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.image = image
         self.warm = tuple(warm)
+        self.runtime = runtime
         super().__init__(self._launch, "docker sandbox")
 
     def _launch(self) -> DockerTransport:
-        problem = docker_problem(self.image)
-        if problem:
-            raise SandboxError(problem)
         # The container counts processes itself; a limit by user id would count those of other containers too.
         settings = worker_settings(
             path=[], limits=self.limits, tmp="/tmp", uid=None, max_processes=None, warm=self.warm
         )
         command = worker_command(["python", "-s", "-P", "-B"], settings)
-        return DockerTransport(self.image, command, self.limits)
+        return DockerTransport(self.image, command, container_options(self.limits, self.runtime))
 
 
-def docker_problem(image: str) -> str | None:
+def docker_problem(image: str, runtime: str | None = None) -> str | None:
     """Why containers of this image cannot run here, ``None`` where they can."""
-    if "DOCKER_HOST" not in os.environ and not Path(DEFAULT_SOCKET).exists():
-        return f"no Docker engine runs here: there is no {DEFAULT_SOCKET}, and DOCKER_HOST is not set"
     try:
-        docker = require("docker", "docker")
-    except MissingExtraError as error:
+        client = connect()
+    except SandboxError as error:
         return str(error)
-    try:
-        client = docker.from_env(timeout=PING_TIMEOUT_S)
-    except docker.errors.DockerException as error:
-        return f"no Docker engine answers ({str(error)[:120]})"
+    docker = require("docker", "docker")
     try:
         client.images.get(image)
+        known = client.info()["Runtimes"] if runtime is not None else {}
     except docker.errors.ImageNotFound:
-        return f"there is no Docker image {image!r}; make it: toolenv sandbox build"
+        return f"the Docker engine has no image {image!r}; make it: toolenv sandbox build"
     except (docker.errors.DockerException, OSError) as error:
-        return f"the Docker engine does not answer ({str(error)[:120]})"
-    finally:
-        client.close()
+        return f"the Docker engine does not answer ({str(error)[:160]})"
+    if runtime is not None and runtime not in known:
+        return (
+            f"the Docker engine knows no runtime {runtime!r}, only {', '.join(sorted(known))}; "
+            "add it under 'runtimes' in the engine's daemon.json"
+        )
     return None
 
 
@@ -85,44 +94,53 @@ class DockerTransport:
     Args:
         image: Name of the image.
         command: What the container runs.
-        limits: What it may use.
+        options: See ``container_options``.
 
     Raises:
         SandboxError: The container could not be started.
     """
 
-    def __init__(self, image: str, command: Sequence[str], limits: Limits) -> None:
-        docker = require("docker", "docker")
-        self._errors = (docker.errors.DockerException, OSError)
-        self._frames = b""
-        self._said = b""
-        self._client = docker.from_env(timeout=CLIENT_TIMEOUT_S)
+    def __init__(self, image: str, command: Sequence[str], options: dict[str, Any]) -> None:
+        self._client = connect()
+        self._errors = (require("docker", "docker").errors.DockerException, OSError)
+        self._id: str | None = None
+        self._socket: Any = None
+        self._frames = self._said = b""
         try:
-            self._container = self._client.containers.create(image, list(command), **container_options(limits))
-            attached = self._container.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            self._socket = getattr(attached, "_sock", attached)
-            self._socket.setblocking(True)
-            self._container.start()
+            self._id = self._client.containers.create(image, list(command), **options).id
+            self._socket = attach(self._client, self._id)
+            self._client.api.start(self._id)
         except self._errors as error:
-            self._client.close()
-            raise SandboxError(f"cannot start a container of {image!r}: {error}") from error
+            self.kill()
+            problem = docker_problem(image, options.get("runtime"))
+            raise SandboxError(problem or f"cannot start a container of {image!r}: {error}") from error
+        except BaseException:  # interrupted: nothing else knows of this container
+            self.kill()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        _attached.add(self)
 
     def send(self, data: bytes) -> None:
-        """Write all of ``data``; ``OSError`` where the worker is gone."""
+        """Write all of ``data``; ``OSError`` where the worker is gone, or does not read."""
         self._socket.sendall(data)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
-        if not select.select([self._socket], [], [], max(timeout_s, 0.0))[0]:
-            return None
-        while True:
+        deadline = time.monotonic() + timeout_s
+        while self._is_readable(deadline):
             data: bytes = self._socket.recv(1 << 16)
             self._frames += data
             out = self._unpack()
             if out or not data:
                 return out
-            if not select.select([self._socket], [], [], max(timeout_s, 0.0))[0]:
-                return None
+        return None
+
+    def _is_readable(self, deadline: float) -> bool:
+        pending = getattr(self._socket, "pending", None)  # TLS reads ahead
+        if pending is not None and pending():
+            return True
+        return bool(self._poll.poll(max(deadline - time.monotonic(), 0.0) * 1000))
 
     def _unpack(self) -> bytes:
         """Standard output of the whole frames: each has a stream number and a length before it."""
@@ -132,47 +150,84 @@ class DockerTransport:
             if len(self._frames) < 8 + length:
                 break
             body, self._frames = self._frames[8 : 8 + length], self._frames[8 + length :]
-            if stream == 1:
+            if stream == STDOUT:
                 out += body
             else:
                 self._said = (self._said + body)[-2000:]
         return out
 
     def kill(self) -> None:
-        """End the container, which removes itself."""
-        with contextlib.suppress(*self._errors):
-            self._container.remove(force=True)
-        with contextlib.suppress(OSError):
-            self._socket.close()
-        self._client.close()
+        """End the container, and remove it."""
+        if self._id is not None:
+            with contextlib.suppress(*self._errors):
+                remove(self._client, self._id)
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close this process's end of the container's streams."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
 
     def diagnosis(self) -> str:
         """The end of what the container wrote to its standard error."""
         return self._said.decode("utf-8", "replace").strip()
 
 
-def container_options(limits: Limits) -> dict[str, Any]:
+_attached: weakref.WeakSet[DockerTransport] = weakref.WeakSet()
+
+
+def _disconnect_fork() -> None:
+    """Leave the streams of a forked process to its parent: a container ends when nobody holds them open."""
+    for transport in list(_attached):
+        transport.disconnect()
+
+
+os.register_at_fork(after_in_child=_disconnect_fork)
+
+
+def attach(client: Any, container_id: str) -> Any:
+    """A socket that carries the standard streams of a container."""
+    attached = client.api.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    connection = getattr(attached, "_sock", attached)
+    if type(connection) is socket.socket:  # TLS and SSH have kinds of their own, which cannot be duplicated
+        # Only a descriptor of our own can be closed for sure: the SDK's is shared by the parts of an HTTP answer.
+        connection = connection.dup()
+        attached.close()
+    connection.settimeout(SEND_TIMEOUT_S)
+    return connection
+
+
+def container_options(limits: Limits, runtime: str | None = None) -> dict[str, Any]:
     """Options of a hardened container, as the Docker SDK names them."""
     # Each container has a user of its own, since the kernel keeps some counts by user over all containers.
-    uid = FIRST_UID + (os.getpid() * 16 + next(_slots)) % 40_000
+    uid = FIRST_UID + (os.getpid() * 16 + next(_slots)) % USERS
     return {
+        "runtime": runtime,
         "network_mode": "none",
+        "hostname": "sandbox",
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "mem_limit": limits.memory_bytes,
         "memswap_limit": limits.memory_bytes,
         "pids_limit": limits.max_processes,
-        "nano_cpus": 1_000_000_000,
+        # One core, accounted for often: a worker whose program has used up the share of a period waits for the next.
+        "cpu_period": 10_000,
+        "cpu_quota": 10_000,
         "user": f"{uid}:{uid}",
         "ipc_mode": "private",
         "shm_size": 16 << 20,
-        "tmpfs": {"/tmp": f"size=64m,nr_inodes=4096,nosuid,nodev,noexec,uid={uid},gid={uid}"},
+        "tmpfs": {
+            "/tmp": f"size=64m,nr_inodes=4096,nosuid,nodev,noexec,uid={uid},gid={uid}",
+            # Message queues would stay from one call to the next, as files that the worker does not look for.
+            "/dev/mqueue": "ro,size=0,nosuid,nodev,noexec",
+        },
         "environment": ENVIRONMENT,
         "working_dir": "/tmp",
         "entrypoint": [],
         "stdin_open": True,
         "auto_remove": True,
         "log_config": {"Type": "none"},
-        "labels": {"toolenv": "sandbox"},
+        "labels": owner_labels(),
     }

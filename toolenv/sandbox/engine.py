@@ -1,0 +1,72 @@
+"""The Docker engine, and the one client by which all sandboxes of a process talk to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from toolenv.errors import MissingExtraError, SandboxError
+from toolenv.extras import require
+from toolenv.sandbox.reaper import remove_leftovers
+
+REQUEST_TIMEOUT_S = 60
+PING_TIMEOUT_S = 10
+SETTINGS = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT")
+
+_clients: dict[tuple[Any, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def _unlock_in_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_fork)
+
+
+def connect() -> Any:
+    """This process's client of the engine that ``DOCKER_HOST`` (or Docker's context) names.
+
+    The first connection removes the containers that dead processes left in the engine.
+
+    Raises:
+        SandboxError: No engine answers, or the extra ``docker`` is not installed.
+    """
+    with _lock:
+        # A fork makes connections of its own: two processes on one would read each other's answers.
+        key = (os.getpid(), *(os.environ.get(name) for name in SETTINGS))
+        if key not in _clients:
+            client = new_client()
+            remove_leftovers(client)
+            _clients[key] = client
+        return _clients[key]
+
+
+def new_client() -> Any:
+    """A client of the engine, which has answered once.
+
+    Raises:
+        SandboxError: No engine answers, or the extra ``docker`` is not installed.
+    """
+    try:
+        docker = require("docker", "docker")
+    except MissingExtraError as error:
+        raise SandboxError(str(error)) from error
+    try:
+        client = docker.from_env(timeout=PING_TIMEOUT_S)
+    except (docker.errors.DockerException, OSError, ValueError) as error:
+        where = os.environ.get("DOCKER_HOST", "its usual address")
+        raise SandboxError(
+            f"no Docker engine answers at {where} ({_cause(error)}); start one, or set DOCKER_HOST to where it listens"
+        ) from error
+    client.api.timeout = REQUEST_TIMEOUT_S
+    return client
+
+
+def _cause(error: BaseException) -> str:
+    """The first cause of an error, which says what those above it only wrap."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error)[:160]

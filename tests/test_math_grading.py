@@ -270,7 +270,7 @@ def test_a_lost_worker_gives_no_verdict_which_is_not_kept(monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(grading, "_pool", lambda: pool)
         assert math_equal("2*sqrt(5)", "\\sqrt{20}") is None
-        assert len(lost.jobs) == 2, "a lost call is asked once more"
+        assert [job.code for job in lost.jobs[1:]] == ["", ""], "the pool tries workers out before it asks again"
     assert math_equal("2*sqrt(5)", "\\sqrt{20}") is True
 
 

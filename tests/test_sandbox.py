@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import logging
 import os
 import re
 import socket
@@ -19,12 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolenv.errors import ConfigError, SandboxError
-from toolenv.sandbox import ExecJob, ExecResult, Limits, Sandbox, SandboxPool, client, make_sandbox, shared_sandbox
+from toolenv.errors import SandboxError
+from toolenv.sandbox import ExecResult, Limits, Sandbox, client
 from toolenv.sandbox.bwrap import BwrapSandbox
 from toolenv.sandbox.client import WorkerSandbox
 from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
-from toolenv.sandbox.pool import run_jobs
 from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 from toolenv.sandbox.worker.capture import Capture, clip
 from toolenv.sandbox.worker.cleanup import descendants, wipe
@@ -368,102 +365,6 @@ def test_a_program_that_cannot_be_started_is_named() -> None:
     sandbox = WorkerSandbox(lambda: PipeTransport(["/no/such/program"], {}), "x")
     with pytest.raises(SandboxError, match="/no/such/program"):
         sandbox.exec("1", timeout_s=1)
-
-
-class FakeSandbox:
-    """Returns its code as output; loses every program ``lost``."""
-
-    def __init__(self, barrier: threading.Barrier | None = None) -> None:
-        self.barrier = barrier
-        self.closed = False
-
-    def exec(self, code: str, *, timeout_s: float, max_output_bytes: int = 0, stdin: str = "") -> ExecResult:
-        if self.barrier is not None:
-            self.barrier.wait(10)
-        if code == "lost":
-            raise SandboxError("lost")
-        return ExecResult(code, "", "ok", 0, 0.0)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def outputs(results: list[ExecResult | SandboxError]) -> list[str]:
-    return [str(r) if isinstance(r, SandboxError) else r.stdout for r in results]
-
-
-def test_a_pool_keeps_the_order_and_replaces_what_is_lost() -> None:
-    made: list[FakeSandbox] = []
-
-    def factory() -> FakeSandbox:
-        made.append(FakeSandbox())
-        return made[-1]
-
-    pool = SandboxPool(factory, workers=2)
-    codes = ["a", "b", "lost", "c", "lost", "d"]
-    assert outputs(pool.run([ExecJob(code) for code in codes])) == codes
-    assert (len(made), sum(s.closed for s in made)) == (4, 2)
-    assert pool.run([]) == []
-    with pytest.raises(SandboxError, match="lost"):
-        pool.exec("lost", timeout_s=1)
-    pool.close()
-    assert all(s.closed for s in made)
-    with pytest.raises(SandboxError, match="closed"):
-        pool.run([ExecJob("a")])
-
-
-def test_a_pool_works_at_several_programs_at_once() -> None:
-    barrier = threading.Barrier(2)
-    pool = SandboxPool(lambda: FakeSandbox(barrier), workers=2)
-    assert outputs(pool.run([ExecJob("a"), ExecJob("b")])) == ["a", "b"]
-    pool.close()
-
-
-def test_run_jobs_takes_a_single_sandbox() -> None:
-    assert outputs(run_jobs(FakeSandbox(), [ExecJob("a"), ExecJob("lost"), ExecJob("b")])) == ["a", "lost", "b"]
-
-
-def test_copies_of_a_pool_are_the_pool() -> None:
-    pool = SandboxPool(FakeSandbox, workers=1)
-    assert copy.deepcopy({"pool": pool})["pool"] is pool
-    assert isinstance(pool, Sandbox)
-
-
-def test_a_fork_gets_workers_of_its_own() -> None:
-    pool = SandboxPool(lambda: ProcessSandbox(packages=(), warm=()), workers=1)
-    assert pool.exec("1", timeout_s=5).value == "1"
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if pool.exec("2", timeout_s=5).value == "2" else 1)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert pool.exec("3", timeout_s=5).value == "3"
-    pool.close()
-
-
-@pytest.mark.parametrize("package", ["as it is", "missing"])
-def test_make_sandbox_by_name(package: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"'dokcer'.*auto, docker, bwrap, process"):
-        make_sandbox("dokcer")
-    with pytest.raises(ConfigError, match="workers"):
-        make_sandbox("process", workers=0)
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    monkeypatch.setenv("PATH", "/nowhere")
-    if package == "missing":  # as in the core job
-        monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(SandboxError, match=r"Docker engine|'docker' is not installed"):
-        make_sandbox("docker")
-    with caplog.at_level(logging.WARNING, "toolenv.sandbox"):
-        pool = make_sandbox("auto", workers=1)
-    assert len(caplog.records) == 1
-    line = caplog.records[0].getMessage()
-    assert line.startswith("sandbox: process; ")
-    assert "Not bwrap: " in line
-    assert pool.exec("6 * 7", timeout_s=5).value == "42"
-    pool.close()
-
-
-def test_the_shared_sandbox_is_shared() -> None:
-    assert shared_sandbox("process", workers=1) is shared_sandbox("process", workers=1)
 
 
 # Parts of the worker -------------------------------------------------------------------------------------------------

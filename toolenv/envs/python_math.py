@@ -13,7 +13,8 @@ from toolenv.errors import ConfigError, SandboxError
 from toolenv.formats import Format, Parsed, last_boxed
 from toolenv.messages import ToolCall
 from toolenv.sandbox.base import ExecJob, ExecResult, Sandbox
-from toolenv.sandbox.pool import KINDS, run_jobs, shared_sandbox
+from toolenv.sandbox.choosing import check_kind, shared_sandbox
+from toolenv.sandbox.pool import run_jobs
 from toolenv.tools import ToolOutput
 from toolenv.vector import vector_entry_point
 
@@ -64,8 +65,8 @@ class PythonTool:
         max_output_chars: int = 2000,
         workers: int = 2,
     ) -> None:
-        if isinstance(sandbox, str) and sandbox not in KINDS:
-            raise ConfigError(f"unknown sandbox {sandbox!r}; choose one of {', '.join(KINDS)}, or pass a sandbox")
+        if isinstance(sandbox, str):
+            check_kind(sandbox)
         if timeout_s <= 0:
             raise ConfigError(f"timeout_s must be positive, not {timeout_s!r}")
         if max_output_chars < 1 or workers < 1:

@@ -167,13 +167,9 @@ def number(text: str) -> Fraction | None:
 
 
 def _ask(answer: str, gold: str) -> bool | None:
-    """The verdict of math-verify; a worker that is lost is asked once more."""
-    job = ExecJob(_PROGRAM.format(answer=answer, gold=gold, cpu_s=CPU_S), TIMEOUT_S)
-    for _ in range(2):
-        (result,) = _pool().run([job])
-        if not isinstance(result, SandboxError):
-            return _verdict(result)
-    return None
+    """The verdict of math-verify; ``None`` where workers are lost, too."""
+    (result,) = _pool().run([ExecJob(_PROGRAM.format(answer=answer, gold=gold, cpu_s=CPU_S), TIMEOUT_S)])
+    return None if isinstance(result, SandboxError) else _verdict(result)
 
 
 def _verdict(result: ExecResult) -> bool | None:

@@ -2,7 +2,9 @@
 
 from toolenv.sandbox.base import ExecJob, ExecResult, Limits, Sandbox
 from toolenv.sandbox.check import check_sandbox
-from toolenv.sandbox.pool import SandboxPool, make_sandbox, shared_sandbox
+from toolenv.sandbox.choosing import make_sandbox, shared_sandbox
+from toolenv.sandbox.pool import SandboxPool
+from toolenv.sandbox.session import Session
 
 __all__ = [
     "ExecJob",
@@ -10,6 +12,7 @@ __all__ = [
     "Limits",
     "Sandbox",
     "SandboxPool",
+    "Session",
     "check_sandbox",
     "make_sandbox",
     "shared_sandbox",

@@ -191,8 +191,9 @@ def attach(client: Any, container_id: str) -> Any:
     attached = client.api.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     connection = getattr(attached, "_sock", attached)
     if type(connection) is socket.socket:  # TLS and SSH have kinds of their own, which cannot be duplicated
-        # Only a descriptor of our own can be closed for sure: the SDK's is shared by the parts of an HTTP answer.
-        connection = connection.dup()
+        # The SDK's is shared by the parts of an HTTP answer, and is closed when all of these are collected.
+        shared, connection = connection, connection.dup()
+        shared.close()
         attached.close()
     connection.settimeout(SEND_TIMEOUT_S)
     return connection

@@ -62,6 +62,8 @@ def new_client() -> Any:
             f"no Docker engine answers at {where} ({_cause(error)}); start one, or set DOCKER_HOST to where it listens"
         ) from error
     client.api.timeout = REQUEST_TIMEOUT_S
+    # The SDK keeps a connection open for each address that it asked, and the addresses hold the containers' ids.
+    client.api.headers["Connection"] = "close"
     return client
 
 

@@ -5,9 +5,6 @@ This file is also the program that the two processes run: ``python test_distribu
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 import torch
 from agents_fixtures import make_model
 from peft import LoraConfig, get_peft_model
+from ranks import two_ranks
 
 from agents.batch import TokenTensors
 from agents.critic import Critic
@@ -37,7 +35,6 @@ from toolenv.errors import ConfigError
 
 ROWS, LENGTH, MICRO = 5, 16, 2  # rank 0 has micro-batches of 2 and 1 rows, rank 1 has one of 2 and an idle pass
 KINDS = ("tied", "untied", "lora", "critic")
-TIMEOUT_S = 120
 
 
 def make(kind: str, rank: int = 0) -> Any:
@@ -165,34 +162,9 @@ class Found:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=(folder / f"{rank}.log").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
+    torch.set_num_threads(1)  # as the two have: other sums are rounded in another order
+    with two_ranks(__file__, folder):
         alone = work(Ranks(0, 1, torch.device("cpu")), folder / "alone")
-        codes = [process.wait(TIMEOUT_S) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join((folder / f"{rank}.log").read_text()[-2000:] for rank in range(2))
     return Found(alone, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)], folder)
 
 

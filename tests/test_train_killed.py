@@ -15,6 +15,7 @@ import pytest
 import torch
 from agents_fixtures import make_model, make_tokenizer
 from peek import PeekEnv, peek_envs, peek_model, peek_rewards, peek_tokenizer
+from ranks import child_environment
 
 from agents import grpo, ppo, session
 from agents import run as run_module
@@ -90,12 +91,8 @@ def test_a_run_that_is_killed_goes_on_bitwise(tmp_path, name):
     """While it writes a checkpoint, whose update it has told already; and with half a line at the end of a file."""
     whole = run(name, tmp_path / "whole")
     folder = tmp_path / name
-    paths = os.pathsep.join(path for path in sys.path if path)
     killed = subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        timeout=TIMEOUT_S,
-        check=False,
+        [sys.executable, __file__, str(folder)], env=child_environment(), timeout=TIMEOUT_S, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert latest(folder / "checkpoints").name == "update-000002"

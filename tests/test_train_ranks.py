@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
+from ranks import two_ranks
 from transformers import AutoModelForCausalLM
 
 from agents import grpo, ppo
@@ -20,7 +19,6 @@ from agents.metrics import read_metrics
 from agents.records import read_scored_episodes
 from rewards import RewardSum
 
-TIMEOUT_S = 300
 SETTINGS = {
     "num_updates": 2, "max_new_tokens": 1, "learning_rate": 1e-3, "alpha": 0.5, "kl_coef": 0.1, "device": "cpu",
     "minibatch_episodes": 7, "micro_batch_episodes": 2, "eval_every": 2, "eval_episodes": 4, "checkpoint_every": 1,
@@ -79,29 +77,9 @@ def folders(tmp_path_factory):
     """What one process left, and what two did."""
     torch.set_num_threads(1)
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, f"--master-port={port}", __file__, str(two)],
-        env={
-            **os.environ,
-            "GLOO_SOCKET_IFNAME": "lo",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        },
-        stdout=(two / "log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
-    try:
+    with two_ranks(__file__, two):
         for name in TRAINERS:
             run(name, one / name)
-        code = process.wait(TIMEOUT_S)
-    finally:
-        process.terminate()  # torchrun then ends its processes; killed, it would leave them behind
-        process.wait()
-    assert code == 0, (two / "log").read_text()[-3000:]
     return one, two
 
 

@@ -5,9 +5,6 @@ This file is also the program that the two processes run: ``python test_transfer
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import peft
 import pytest
 import torch
 from agents_fixtures import make_model
+from ranks import two_ranks
 from safetensors.torch import load_file, save_file
 
 from agents.distributed import open_ranks
@@ -24,8 +22,6 @@ from agents.sampling.transfer import FileTransfer
 from agents.sampling.weights import named_weights, weight_facts
 from agents.sharding import shard
 from toolenv.errors import ConfigError
-
-TIMEOUT_S = 120
 
 
 def adapted(model: Any | None = None) -> Any:
@@ -82,33 +78,8 @@ def program(folder: Path) -> None:
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left what they sent."""
     folder = tmp_path_factory.mktemp("sent")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=(folder / f"{rank}.log").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
-        codes = [process.wait(TIMEOUT_S) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert codes == [0, 0], "\n".join((folder / f"{rank}.log").read_text()[-2000:] for rank in range(2))
+    with two_ranks(__file__, folder):
+        pass
     return folder
 
 

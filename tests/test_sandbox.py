@@ -24,7 +24,8 @@ from toolenv.sandbox.client import WorkerSandbox
 from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
 from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 from toolenv.sandbox.worker.capture import Capture, clip
-from toolenv.sandbox.worker.cleanup import descendants, wipe
+from toolenv.sandbox.worker.kill import descendants
+from toolenv.sandbox.worker.wipe import Scratch
 
 pytestmark = pytest.mark.core
 
@@ -339,7 +340,7 @@ def test_a_worker_dies_with_its_parent() -> None:
 
 
 def fake_worker(answers: str) -> WorkerSandbox:
-    script = f'import sys, time\nprint(\'{{"ready": true, "cold": []}}\', flush=True)\n{answers}'
+    script = f'import sys, time\nprint(\'{{"ready": true, "cold": [], "unfiltered": null}}\', flush=True)\n{answers}'
     return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
 
 
@@ -406,7 +407,7 @@ def test_wipe_empties_deep_and_locked_folders(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "file").touch()
     (tmp_path / "locked").chmod(0)
-    wipe(str(tmp_path))
+    assert Scratch([str(tmp_path)]).wipe()
     assert list(tmp_path.iterdir()) == []
     assert Path("/proc").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,6 +134,7 @@ class WorkerSandbox:
         self._finalizer: Callable[[], Any] = lambda: None
         self._buffer = b""
         self._count = 0
+        self._in_session = False
         self._closed = False
 
     def exec(
@@ -150,26 +152,47 @@ class WorkerSandbox:
             SandboxError: The worker could not be started, or was lost.
         """
         with self._lock:
-            transport = self._started()
-            self._count += 1
-            request = {
-                "id": self._count,
-                "code": code,
-                "timeout_s": timeout_s,
-                "max_output_bytes": max_output_bytes,
-                "stdin": stdin,
-            }
-            try:
-                transport.send(json.dumps(request).encode("ascii") + b"\n")
-                answer = self._receive(transport, timeout_s + GRACE_S)
-                if answer.pop("id", None) != self._count:
-                    raise SandboxError(f"{self.name}: the worker answered another request than the one it got")
-            except (SandboxError, OSError) as error:
-                self._stop()
-                raise SandboxError(f"{self.name}: {error}") from error
-            if not answer.pop("clean"):  # something of the call is left, so the next one gets a new worker
-                self._stop()
+            if self._in_session:
+                raise SandboxError(f"{self.name}: a session is open; use exec_keeping, or call end_session() first")
+            return ExecResult(**self._call(code, timeout_s, max_output_bytes, stdin, keep=False))
+
+    def exec_keeping(
+        self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
+    ) -> ExecResult:
+        """Run a program in a session: it finds what the last one left, until ``end_session``.
+
+        Names, imports, the working directory and files stay; processes and threads do not. An error keeps what was done
+        before it. After a timeout, or where the program was killed, all but the files is as it was before the program,
+        and ``error`` says so.
+
+        Args:
+            code: Python source: any text at all.
+            timeout_s: Wall-clock limit, in seconds.
+            max_output_bytes: Most that is kept of each stream.
+            stdin: What the program reads from its standard input.
+
+        Raises:
+            SandboxError: The worker could not be started, or was lost, and the session with it.
+        """
+        with self._lock:
+            answer = self._call(code, timeout_s, max_output_bytes, stdin, keep=True)
+            self._in_session = self._transport is not None
+            if not self._in_session:
+                answer |= {"status": "killed", "error": f"{answer['error'] or 'killed'}; the session is lost"}
             return ExecResult(**answer)
+
+    def end_session(self) -> None:
+        """End the session: all of it is killed, its files are removed. Without one, nothing happens."""
+        with self._lock:
+            if self._in_session:
+                self._in_session = False
+                with contextlib.suppress(SandboxError):  # then it has ended with its worker
+                    self._ask({"end": True}, timeout_s=0.0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next call finds a worker that is started."""
+        return self._transport is not None
 
     def start(self) -> None:
         """Start the worker now, so that the first call need not wait for it.
@@ -189,6 +212,26 @@ class WorkerSandbox:
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerSandbox:
         return self
 
+    def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> dict[str, Any]:
+        request = {"code": code, "timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
+        return self._ask(request | {"stdin": stdin, "keep": keep}, timeout_s)
+
+    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Send a request to the worker, and wait for its answer, at most so long and some more."""
+        transport = self._started()
+        self._count += 1
+        try:
+            transport.send(json.dumps({"id": self._count, **request}).encode("ascii") + b"\n")
+            answer = self._receive(transport, timeout_s + GRACE_S)
+            if answer.pop("id", None) != self._count:
+                raise SandboxError(f"{self.name}: the worker answered another request than the one it got")
+        except (SandboxError, OSError) as error:
+            self._stop()
+            raise SandboxError(f"{self.name}: {error}") from error
+        if not answer.pop("clean"):  # something of the call is left, so the next one gets a new worker
+            self._stop()
+        return answer
+
     def _started(self) -> Transport:
         if self._closed:
             raise SandboxError(f"{self.name}: the sandbox is closed")
@@ -200,6 +243,8 @@ class WorkerSandbox:
                 answer = self._receive(transport, START_S)
                 if not answer.get("ready"):
                     raise SandboxError(f"the worker's first program failed: {answer.get('problem')}")
+                if answer["unfiltered"]:
+                    logger.warning("%s: system calls are not filtered: %s", self.name, answer["unfiltered"])
                 for problem in answer["cold"]:
                     logger.warning("%s: not warmed up: %s", self.name, problem)
             except (SandboxError, OSError) as error:
@@ -222,6 +267,7 @@ class WorkerSandbox:
         return answer
 
     def _stop(self) -> None:
+        self._in_session = False
         self._finalizer()
         self._transport = None
 

@@ -5,6 +5,7 @@ This file is itself the program that the command names (``python -c``), so it im
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -33,6 +34,11 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def is_package(self, fullname: str) -> bool:
         """Only the worker as a whole is a package."""
         return fullname == PACKAGE
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Load a module with builtins of its own: a program that changes those of Python does not change the worker."""
+        vars(module)["__builtins__"] = dict(vars(builtins))
+        super().exec_module(module)
 
     def get_source(self, fullname: str) -> str:
         """The source of a module."""

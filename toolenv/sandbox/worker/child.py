@@ -2,84 +2,94 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import random
 import signal
 import sys
 import tempfile
+from os import _exit, getpid, write  # as they are now: a program may put others in their place
 from typing import NoReturn
 
 from .capture import clip
 from .limits import set_limits
 from .messages import Request, Settings
-from .notebook import finish, run_code
-from .rights import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_root, prctl
+from .notebook import Ending, finish, new_main, run_code
+from .rights import PR_SET_PDEATHSIG, drop_root, prctl
 from .streams import Ends
 
-REPORT_FD = 3
+FIRST_OWN_FD = 3
 CRASHED = 70
+NICE = 5
 
 
-def run_child(request: Request, settings: Settings, ends: Ends, home: str) -> NoReturn:
+def run_child(request: Request, settings: Settings, ends: Ends) -> NoReturn:
     """Run one request in this process, which is a new child, and exit."""
     code = CRASHED
     try:
-        main_pid = os.getpid()
-        prepare(request, settings, ends, home)
+        main_pid = getpid()
+        take_streams(ends)
+        report_fd = keep_descriptors(ends.report)
+        become_program(settings, request["timeout_s"])
         stdout = sys.stdout
-        code, value, error = run_code(request["code"])
-        finish(stdout)
-        if os.getpid() == main_pid:  # a fork in the program comes past here too
-            report(value, error, request["max_output_bytes"])
+        ending = finish(run_code(request["code"], new_main()), stdout, leaves=True)
+        code = ending.exit_code
+        if getpid() == main_pid:  # a fork in the program comes past here too
+            report(report_fd, ending, request["max_output_bytes"])
     finally:
-        os._exit(code)
+        _exit(code)
 
 
-def report(value: str | None, error: str | None, limit: int) -> None:
+def report(fd: int, ending: Ending, limit: int) -> None:
     """Tell the worker the value or the error: a letter that says which, and the text."""
-    if error is not None:
-        text = "e" + clip(error, limit)
-    elif value is not None:
-        text = "v" + clip(value, limit)
+    if ending.error is not None:
+        text = "e" + clip(ending.error, limit)
+    elif ending.value is not None:
+        text = "v" + clip(ending.value, limit)
     else:
         return
     data = text.encode("utf-8", "backslashreplace")
     while data:
-        data = data[os.write(REPORT_FD, data) :]
+        data = data[write(fd, data) :]
 
 
-def prepare(request: Request, settings: Settings, ends: Ends, home: str) -> None:
+def take_streams(ends: Ends) -> None:
+    """Make the pipes of a call the standard streams of this process."""
+    for source, target in ((ends.stdin, 0), (ends.stdout, 1), (ends.stderr, 2)):
+        os.dup2(source, target)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogatepass")
+    sys.stdout, sys.stderr = _writer(1), _writer(2)
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+
+
+def _writer(fd: int) -> io.TextIOWrapper:
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def keep_descriptors(kept: int) -> int:
+    """Close every descriptor but the standard streams and one; what that one is called now."""
+    os.dup2(kept, FIRST_OWN_FD, inheritable=False)
+    os.closerange(FIRST_OWN_FD + 1, 4096)
+    return FIRST_OWN_FD
+
+
+def become_program(settings: Settings, timeout_s: float | None) -> None:
     """Turn a copy of the worker into a process for a program, and take its rights away."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
-    for source, target in zip(ends, (0, 1, 2), strict=False):
-        os.dup2(source, target)
-    os.dup2(ends.report, REPORT_FD, inheritable=False)
-    os.closerange(REPORT_FD + 1, 4096)
-    os.chdir(home)
-    os.umask(0o022)
+    os.nice(NICE)
     if settings["uid"] is not None and os.getuid() == 0:
         drop_root(settings["uid"], settings["path"])
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-    prctl(PR_SET_DUMPABLE, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # out of memory, the kernel takes the code, not the worker
-    set_limits(settings, request["timeout_s"])
+    set_limits(settings, timeout_s)
+    home = settings["tmp"]
+    os.chdir(home)
+    os.umask(0o022)
     os.environ["TMPDIR"] = os.environ["HOME"] = tempfile.tempdir = home
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogatepass")
-    sys.stdout, sys.stderr = _writer(1), _writer(2)
-    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
     random.seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
-
-
-def _writer(fd: int) -> io.TextIOWrapper:
-    raw = io.FileIO(fd, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)

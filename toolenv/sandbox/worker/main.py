@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import json
@@ -12,9 +13,12 @@ import sys
 
 from .messages import Settings
 from .rights import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_root, prctl
-from .zygote import Zygote, end
+from .seccomp import refuse_calls
+from .wipe import Scratch
+from .zygote import Zygote
 
 FIRST_FD = 10
+SHARED_MEMORY = ("/dev/shm", "/dev/mqueue")
 
 
 def main(argument: str) -> None:
@@ -24,31 +28,38 @@ def main(argument: str) -> None:
         argument: The settings, as JSON.
     """
     settings: Settings = json.loads(argument)
-    requests, replies = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD) for fd in (0, 1))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
-    raise_walls(settings)
-    wake_read, wake_write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD) for fd in os.pipe())
+    requests, replies = _take_protocol()
     os.closerange(3, FIRST_FD)  # whatever the starter left open
-    for fd in (wake_read, wake_write):
-        os.set_blocking(fd, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    oom = _own_oom_score()
+    scratch = _make_scratch(settings)
+    raise_walls(settings)
+    wake = _watch_children()
     sys.path += settings["path"]
     site.setquit()  # ``exit`` and ``help``, which programs use and which Python's option ``-S`` leaves out
     site.sethelper()
     failed = [problem for statement in settings["warm"] if (problem := warm(statement))]
+    unfiltered = refuse_calls()
     gc.collect()
     gc.freeze()
-    zygote = Zygote(settings, requests, replies, wake_read)
+    zygote = Zygote(settings, requests, replies, wake, scratch, oom)
+    if os.getpid() != 1:
+        signal.signal(signal.SIGTERM, lambda *_: zygote.leave())
     code = "open('file', 'w').close()\n1 + 1"
-    trial = zygote.call({"id": 0, "code": code, "timeout_s": 10.0, "max_output_bytes": 1000, "stdin": ""})
+    trial = zygote.call(
+        {"id": 0, "code": code, "timeout_s": 10.0, "max_output_bytes": 1000, "stdin": "", "keep": False}
+    )
     ready = trial["value"] == "2" and trial["clean"]
-    zygote.reply({"ready": ready, "problem": None if ready else trial, "cold": failed})
+    zygote.reply({"ready": ready, "problem": None if ready else trial, "cold": failed, "unfiltered": unfiltered})
     zygote.serve()
-    os._exit(0)
+
+
+def warm(statement: str) -> str | None:
+    """Run a statement of the warm-up; what failed, ``None`` where nothing did."""
+    try:
+        exec(statement, {})
+    except Exception as error:
+        return f"{statement}: {error}"
+    return None
 
 
 def raise_walls(settings: Settings) -> None:
@@ -62,14 +73,44 @@ def raise_walls(settings: Settings) -> None:
     if os.getpid() == 1:  # no signal from inside reaches it that it does not handle
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: end())
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def warm(statement: str) -> str | None:
-    """Run a statement of the warm-up; what failed, ``None`` where nothing did."""
-    try:
-        exec(statement, {})
-    except Exception as error:
-        return f"{statement}: {error}"
+def _take_protocol() -> tuple[int, int]:
+    """Move the protocol's descriptors out of a program's way: ``(requests, replies)``."""
+    requests, replies = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD) for fd in (0, 1))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    return requests, replies
+
+
+def _own_oom_score() -> int | None:
+    """Opened while it can be: later, this process is hidden from its own user."""
+    with contextlib.suppress(OSError):
+        return os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     return None
+
+
+def _make_scratch(settings: Settings) -> Scratch:
+    """Find or make the folders of programs."""
+    if os.getpid() == 1:
+        return Scratch([settings["tmp"], *(folder for folder in SHARED_MEMORY if os.access(folder, os.W_OK))])
+    # Within a folder that is not the program's, so that it cannot be put elsewhere.
+    settings["tmp"] = os.path.join(settings["tmp"], "home")
+    os.mkdir(settings["tmp"], 0o700)
+    if settings["uid"] is not None and os.getuid() == 0:
+        os.chown(settings["tmp"], settings["uid"], settings["uid"])
+    return Scratch([settings["tmp"]])
+
+
+def _watch_children() -> int:
+    """A descriptor that can be read when a child has ended."""
+    read, write = os.pipe()
+    for fd in (read, write):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return read

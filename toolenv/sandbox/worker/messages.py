@@ -16,7 +16,7 @@ class Settings(TypedDict):
         max_file_bytes: Size of each file that a program writes.
         uid: User to become where the worker was started by root: the worker itself where it is process 1 of its own
             namespace, else each child.
-        tmp: Folder for temporary files. Process 1 owns it and uses it as it is; else each call gets a folder in it.
+        tmp: Folder of programs. Process 1 empties it, and ``/dev/shm``, after each call; else it is emptied alone.
     """
 
     path: list[str]
@@ -29,14 +29,25 @@ class Settings(TypedDict):
 
 
 class Request(TypedDict):
-    """One program to run."""
+    """One program to run.
+
+    Attributes:
+        id: What the answer is known by.
+        code: The program.
+        timeout_s: Wall-clock limit, in seconds.
+        max_output_bytes: Most that is kept of each stream, of the value and of the error.
+        stdin: What the program reads.
+        keep: Run it in the session, whose variables and files the next such request finds. The first one opens it, and
+            ``{"id": ..., "end": true}`` ends it; between the two there is no request without ``keep``.
+    """
 
     id: int
     code: str
     timeout_s: float
     max_output_bytes: int
     stdin: str
+    keep: bool
 
 
 Answer = dict[str, Any]
-"""The request's ``id``, ``clean`` (nothing of the call is left), and the fields of ``ExecResult``."""
+"""The request's ``id``, ``clean`` (nothing of the call is left but the session), and the fields of ``ExecResult``."""

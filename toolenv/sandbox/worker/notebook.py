@@ -4,44 +4,90 @@ from __future__ import annotations
 
 import ast
 import atexit
+import builtins
 import contextlib
 import linecache
 import sys
 import threading
 import traceback
 import types
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
-FILENAME = "<code>"
 FRAMES = 8
+_BUILTINS = dict(vars(builtins))
 
 
-def run_code(code: str) -> tuple[int, str | None, str | None]:
-    """Run a program: ``(exit code, repr of the last expression's value, traceback)``."""
+class Ending(NamedTuple):
+    """How a program ended.
+
+    Attributes:
+        exit_code: That of Python, for such an end.
+        value: ``repr`` of the last expression's value.
+        error: A short traceback of the program alone.
+    """
+
+    exit_code: int
+    value: str | None = None
+    error: str | None = None
+
+
+def new_main() -> types.ModuleType:
+    """An empty ``__main__``, in the place of the worker's."""
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules["__main__"] = main
-    linecache.cache[FILENAME] = (len(code), None, code.splitlines(keepends=True), FILENAME)
+    return main
+
+
+def run_code(code: str, main: types.ModuleType, count: int = 1) -> Ending:
+    """Run a program.
+
+    Args:
+        code: Python source.
+        main: Where its names live.
+        count: How many programs there have been with this one; tracebacks tell their lines apart.
+    """
+    filename = "<code>" if count == 1 else f"<code {count}>"
+    linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
     try:
-        tree = ast.parse(code, FILENAME)
-        last = tree.body[-1] if tree.body else None
-        if isinstance(last, ast.Expr):
-            tree.body.pop()
-        exec(compile(tree, FILENAME, "exec", dont_inherit=True), main.__dict__)
-        value = None
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), FILENAME, "eval", dont_inherit=True), main.__dict__)
-        return 0, None if value is None else repr(value), None
+        value = _run(code, filename, main)
+        return Ending(0, value=None if value is None else repr(value))
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             left = int(stop.code or 0) & 0xFF
-            return left, None, f"SystemExit: {left}" if left else None
-        return 1, None, f"SystemExit: {stop.code}"
+            return Ending(left, error=f"SystemExit: {left}" if left else None)
+        return Ending(1, error=f"SystemExit: {stop.code}")
     except BaseException as error:
         if isinstance(error, MemoryError):  # make room to tell of it
-            main.__dict__.clear()
             traceback.clear_frames(error.__traceback__)
-        return 1, None, describe(error)
+        return Ending(1, error=tell(error))
+    finally:
+        sys.settrace(None)
+        sys.setprofile(None)
+
+
+def _run(code: str, filename: str, main: types.ModuleType) -> object:
+    tree = ast.parse(code, filename)
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, filename, "exec", dont_inherit=True), main.__dict__)
+        return None
+    tree.body.pop()
+    exec(compile(tree, filename, "exec", dont_inherit=True), main.__dict__)
+    return eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), main.__dict__)
+
+
+def tell(error: BaseException) -> str:
+    """A short traceback, whatever the program did to Python."""
+    theirs = dict(vars(builtins))
+    vars(builtins).update(_BUILTINS)
+    try:
+        return describe(error)
+    except BaseException:  # a module of Python's that the program broke, or its own __str__
+        return type(error).__name__
+    finally:
+        vars(builtins).clear()
+        vars(builtins).update(theirs)
 
 
 def describe(error: BaseException) -> str:
@@ -54,23 +100,33 @@ def describe(error: BaseException) -> str:
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        frames = [frame for frame in part.stack if frame.filename == FILENAME]
+        frames = [frame for frame in part.stack if frame.filename.startswith("<code")]
         part.stack[:] = frames if len(frames) <= FRAMES else [*frames[:2], *frames[2 - FRAMES :]]
         pending += [part.__cause__, part.__context__]
     return "".join(told.format()).rstrip("\n")
 
 
-def finish(stdout: TextIO | None) -> None:
-    """What an interpreter does at its end: wait for threads, run exit handlers, flush.
+def finish(ending: Ending, stdout: TextIO | None, *, leaves: bool) -> Ending:
+    """What an interpreter does at the end of a program: wait for threads, run exit handlers, flush.
 
     Args:
-        stdout: The stream that the program was given, which it may have replaced.
+        ending: How the program ended.
+        stdout: The stream that it was given, which it may have replaced.
+        leaves: Whether the interpreter ends, too.
+
+    Returns:
+        ``ending``, or the error that came up here, where the program left Python in a state that this fails in.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()
-    for each in {stdout, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
-        with contextlib.suppress(Exception):
-            if each is not None:
-                each.flush()
+    try:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        if leaves:
+            atexit._run_exitfuncs()
+        for each in {stdout, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
+            with contextlib.suppress(OSError, ValueError):  # closed
+                if each is not None:
+                    each.flush()
+    except BaseException as error:
+        return ending if ending.error else Ending(1, error=tell(error))
+    return ending

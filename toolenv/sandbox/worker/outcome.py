@@ -6,36 +6,48 @@ import os
 import signal
 
 from .capture import Capture
+from .memory import OutOfMemory
 from .messages import Answer
 from .streams import FLOOD_BYTES
 
 
-def outcome(end: str, status: int, report: Capture, timeout_s: float) -> Answer:
-    """Status, exit code, value and error of a call.
+class Judge:
+    """Says how calls ended."""
 
-    Args:
-        end: ``"exit"``, ``"timeout"`` or ``"flood"``.
-        status: Wait status of the main process, where it ended by itself.
-        report: What the main process said of its end; the program can have written it, so it is only shown.
-        timeout_s: The limit that is told, in seconds.
-    """
-    if end == "timeout":
-        return ended("timeout", None, f"timed out after {timeout_s:g} s")
-    if end == "flood":
-        return ended("killed", None, f"killed: wrote more than {FLOOD_BYTES >> 20} MB of output")
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGXCPU:
-        return ended("timeout", code, "timed out: used too much CPU time")
-    if code < 0:
-        name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return ended("killed", code, f"killed by {name}{hint}")
-    text = report.text()
-    error = text[1:] if text.startswith("e") else None
-    value = text[1:] if text.startswith("v") else None
-    if code and error is None:
-        error = f"exited with code {code}"
-    return ended("error" if code else "ok", code, error, value)
+    def __init__(self) -> None:
+        self._out_of_memory = OutOfMemory()
+
+    def outcome(self, end: str, status: int, report: Capture, timeout_s: float) -> Answer:
+        """Status, exit code, value and error of a call.
+
+        Args:
+            end: ``"exit"``, ``"timeout"``, ``"flood"`` or ``"lost"``.
+            status: Wait status of the main process, where it ended by itself.
+            report: What the main process said of its end; the program can have written it, so it is only shown.
+            timeout_s: The limit that is told, in seconds.
+        """
+        if end == "timeout":
+            return ended("timeout", None, f"timed out after {timeout_s:g} s")
+        if end == "flood":
+            return ended("killed", None, f"killed: wrote more than {FLOOD_BYTES >> 20} MB of output")
+        if end == "lost":
+            return ended("killed", None, "killed: out of memory" if self._out_of_memory.again() else "killed")
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGXCPU:
+            return ended("timeout", code, f"timed out after {timeout_s:g} s: used too much CPU time")
+        if code < 0:
+            return ended("killed", code, self._signal(-code))
+        text = report.text()
+        if code:
+            return ended("error", code, text[1:] if text.startswith("e") else f"exited with code {code}")
+        return ended("ok", code, None, text[1:] if text.startswith("v") else None)
+
+    def _signal(self, number: int) -> str:
+        name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+        if number == signal.SIGKILL:
+            again = self._out_of_memory.again()
+            return "killed: out of memory" if again else f"killed by {name}" + (" (out of memory?)" * (again is None))
+        return f"killed by {name}"
 
 
 def ended(status: str, code: int | None, error: str | None, value: str | None = None) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import NamedTuple
 
@@ -35,13 +34,23 @@ class Streams:
         limit = request["max_output_bytes"]
         self._open: set[int] = set()
         self.feeds: dict[int, bytes] = {}
-        stdin = self._source(request["stdin"].encode("utf-8", "surrogatepass"))
+        stdin = self.source(request["stdin"].encode("utf-8", "surrogatepass"))
         out, err, report = os.pipe(), os.pipe(), os.pipe()
         self.ends = Ends(stdin, out[1], err[1], report[1])
         self.stdout, self.stderr, self.report = Capture(limit), Capture(limit), Capture(limit + 1)
         self.captures = {out[0]: self.stdout, err[0]: self.stderr, report[0]: self.report}
         for fd in self.captures:
             self._own(fd)
+
+    def source(self, data: bytes) -> int:
+        """A descriptor that a program reads ``data`` from."""
+        if not data:
+            return os.open(os.devnull, os.O_RDONLY)
+        read, write = os.pipe()
+        self._own(write)
+        self.feeds[write] = data
+        self.feed(write)  # most of the time it all fits
+        return read
 
     def close_ends(self) -> None:
         """Close the program's side, which it has by now."""
@@ -87,17 +96,6 @@ class Streams:
             self.drain(fd)
         for fd in list(self._open):
             self._close(fd)
-
-    def _source(self, data: bytes) -> int:
-        """A descriptor that a program reads ``data`` from."""
-        if not data:
-            return os.open(os.devnull, os.O_RDONLY)
-        read, write = os.pipe()
-        self._own(write)
-        self.feeds[write] = data
-        with contextlib.suppress(KeyError):  # most of the time it all fits
-            self.feed(write)
-        return read
 
     def _own(self, fd: int) -> None:
         os.set_blocking(fd, False)

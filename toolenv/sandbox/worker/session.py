@@ -1,0 +1,217 @@
+"""A process that keeps what a program left, for the next one.
+
+The session's process holds a namespace. For each program it forks a *runner*. A runner that comes to its end, well or
+by an error, forks once more: that fork, which has what the program left but none of its threads, is the session from
+then on. Where the runner is killed, the session stays as it was before.
+
+Programs can do as they like with these processes, which are theirs; so the worker believes nothing of what they say. It
+asks the kernel who said it, and between two calls it keeps one process of the session, stopped, and ends all others.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from os import _exit, close, dup2, fork, getpid, pipe, read, waitpid  # as they are before any program
+from types import ModuleType
+from typing import NoReturn, cast
+
+from .child import CRASHED, become_program, keep_descriptors, report, take_streams
+from .kill import Reaper, send
+from .messages import Request, Settings
+from .notebook import Ending, finish, new_main, run_code, tell
+from .streams import Ends
+from .watch import End
+
+CREDENTIALS = struct.Struct("3i")
+SO_PASSCRED = 16
+SCM_CREDENTIALS = 2
+MESSAGE_BYTES = 64
+REPORT = Ends._fields.index("report")
+ERROR_BYTES = 4000
+RUN, NEW, ENDED = b"run", b"new", b"ended"
+
+
+class Session:
+    """The worker's side of the session, which is open or not.
+
+    Args:
+        settings: Those of the worker.
+        reaper: Ends what programs started.
+    """
+
+    def __init__(self, settings: Settings, reaper: Reaper) -> None:
+        self.settings, self.reaper = settings, reaper
+        self.pid = 0
+        self._heir = 0
+        self._request = 0
+        self._socket: socket.socket | None = None
+
+    @property
+    def news(self) -> int:
+        """A descriptor that can be read when the session says something."""
+        assert self._socket is not None
+        return self._socket.fileno()
+
+    def run(self, request: Request, fds: Sequence[int], fork_child: Callable[[], int]) -> bool:
+        """Have the session run a program; whether it was heard.
+
+        Args:
+            request: The program.
+            fds: The program's ends of its pipes, and where to read the request.
+            fork_child: Makes the session's process, where there is none.
+        """
+        if not self.pid:
+            self._open(fork_child)
+        assert self._socket is not None
+        self._heir, self._request = 0, request["id"]
+        send(self.pid, signal.SIGCONT)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        try:
+            self._socket.sendmsg([b"%s %d" % (RUN, request["id"])], rights)
+        except OSError:  # the last program closed its end, or filled it
+            return False
+        return True
+
+    def ended(self) -> End | None:
+        """How the program ended, once it has."""
+        while (message := self._receive()) is not None:
+            sender, words = message
+            if words == [NEW]:
+                self._heir = sender
+            elif sender == self.pid and words[:2] == [ENDED, b"%d" % self._request]:
+                return "exit", int(words[2]) & 0xFFFF
+        try:
+            gone = waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            gone = True
+        return ("lost", 0) if gone else None
+
+    def settle(self, end: End) -> bool:
+        """Choose the process that goes on, and end all others; whether one goes on."""
+        alive = end[0] != "lost"
+        heir = self._heir if end[0] == "exit" and os.WIFEXITED(end[1]) else 0
+        self.pid = heir or self.pid
+        if not (alive and self.reaper.kill_others(self.pid)):
+            self.close()
+            return False
+        while self._receive() is not None:  # what is said late, or for a later call
+            pass
+        return True
+
+    @property
+    def advanced(self) -> bool:
+        """Whether the session is now what the last program left."""
+        return self.pid == self._heir
+
+    def close(self) -> None:
+        """Forget the session; its processes are to be killed by the caller."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self.pid = None, 0
+
+    def _open(self, fork_child: Callable[[], int]) -> None:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+        mine.setblocking(False)
+        self.pid = fork_child()
+        if self.pid == 0:
+            _serve(theirs.fileno(), self.settings)
+        theirs.close()
+        self._socket = mine
+
+    def _receive(self) -> tuple[int, list[bytes]] | None:
+        """A message: who sent it, by the kernel's word, and what."""
+        assert self._socket is not None
+        try:
+            # There is room for credentials alone, so that nobody hands us descriptors.
+            data, extra, _, _ = self._socket.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+        except OSError:  # there is none; or nobody is left to send one
+            return None
+        if not data:
+            return None
+        for level, kind, body in extra:
+            if (level, kind) == (socket.SOL_SOCKET, SCM_CREDENTIALS) and len(body) == CREDENTIALS.size:
+                return CREDENTIALS.unpack(body)[0], data.split()
+        return 0, []
+
+
+def _serve(control: int, settings: Settings) -> NoReturn:
+    """Be the session: fork a runner for each program, and go on as its heir."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        take_streams(Ends(null, null, null, null))
+        channel = socket.socket(fileno=keep_descriptors(control))
+        become_program(settings, timeout_s=None)
+        main, count = new_main(), 0
+        while True:
+            data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(5 * 4))
+            if not data:
+                break
+            fds = array.array("i")
+            fds.frombytes(extra[0][2])
+            count += 1
+            runner = fork()
+            if runner == 0:
+                _run(fds, main, count, channel)
+                continue
+            for fd in fds:
+                close(fd)
+            _, status = waitpid(runner, 0)
+            channel.send(b"%s %s %d" % (ENDED, data.split()[1], status))
+    finally:
+        _exit(0)
+
+
+def _run(fds: array.array[int], main: ModuleType, count: int, channel: socket.socket) -> None:
+    """Run a program, and return as the session that has what it left."""
+    me, code, heir, report_fd = getpid(), CRASHED, False, fds[REPORT]
+    try:
+        *ends, request_fd = fds
+        request = _read_request(request_fd)
+        take_streams(Ends(*ends))
+        for fd in (*ends[:REPORT], request_fd):
+            close(fd)
+        stdout = sys.stdout
+        ending = finish(run_code(request["code"], main, count), stdout, leaves=False)
+        code = ending.exit_code
+        if getpid() == me:  # a fork in the program comes past here too
+            heir = _fork_heir(report_fd, channel)
+            if not heir:
+                report(report_fd, ending, request["max_output_bytes"])
+    except BaseException as error:  # the program broke what this needs; the session goes on without it
+        code = CRASHED
+        report(report_fd, Ending(code, error=tell(error)), ERROR_BYTES)
+    finally:
+        if not heir:
+            _exit(code)
+
+
+def _fork_heir(report_fd: int, channel: socket.socket) -> bool:
+    """Fork the session as it is to go on; whether this process is the fork."""
+    told, telling = pipe()
+    if fork():
+        close(telling)
+        read(told, 1)  # until the heir has spoken
+        return False
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        dup2(null, fd)
+    for fd in (null, report_fd, told):
+        close(fd)
+    channel.send(NEW)
+    close(telling)
+    return True
+
+
+def _read_request(fd: int) -> Request:
+    data = b""
+    while part := read(fd, 1 << 16):
+        data += part
+    return cast(Request, json.loads(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,12 +119,42 @@ def parser() -> argparse.ArgumentParser:
         "--env-kwargs", type=json.loads, default={}, help="further arguments of the environment, as JSON"
     )
 
+    _add_sandbox(commands)
+
     commands.add_parser(
         "train",
         add_help=False,
         help="train [grpo|ppo]: train a policy; 'toolenv train ppo --help' lists the settings of PPO",
     )
     return toolenv
+
+
+def _add_sandbox(commands: Any) -> None:
+    """``toolenv sandbox build|doctor|serve``."""
+    sandbox = commands.add_parser("sandbox", help="build the image of the Docker sandbox, look what works, serve it")
+    actions = sandbox.add_subparsers(dest="action", required=True, metavar="ACTION")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+
+    build = actions.add_parser("build", help="build the image of the Docker sandbox", formatter_class=shown)
+    build.add_argument("--base", help="image to take Python from (not given: python:3.11-slim)")
+    build.add_argument("--tag", default="toolenv-python:1", help="name of the image")
+    build.add_argument(
+        "--from-this-python", action="store_true", help="take the Python that runs this instead: needs no image hub"
+    )
+
+    doctor = actions.add_parser("doctor", help="say what works here, and what mends the rest", formatter_class=shown)
+    doctor.add_argument("--image", default="toolenv-python:1", help="image of the Docker sandbox")
+    doctor.add_argument("--runtime", help="runtime of the engine to try it with, such as runsc")
+    doctor.add_argument("--clean", action="store_true", help="remove the containers that dead processes left")
+
+    serve = actions.add_parser("serve", help="run programs for others, over HTTP", formatter_class=shown)
+    serve.add_argument("--sandbox", default="auto", help="auto, docker, bwrap or process")
+    serve.add_argument("--workers", type=int, default=2, help="how many programs run at once")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback it needs a token")
+    serve.add_argument("--port", type=int, default=8080, help="port to listen at")
+    serve.add_argument(
+        "--token-env", default="TOOLENV_SANDBOX_TOKEN", help="environment variable that holds the token of the clients"
+    )
 
 
 def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -221,6 +252,25 @@ def _validate(options: argparse.Namespace, _: Sequence[str]) -> int:
     return 0 if report.ok else EXIT_FAILED
 
 
+def _sandbox(options: argparse.Namespace, _: Sequence[str]) -> int:
+    if options.action == "build":
+        from toolenv.sandbox.build import build
+
+        image = build(options.base, options.tag, from_this_python=options.from_this_python)
+        print(f"{options.tag}: {image}")
+        return 0
+    if options.action == "doctor":
+        from toolenv.sandbox.doctor import doctor
+
+        works = doctor(options.image, runtime=options.runtime, clean=options.clean)
+        return 0 if works else EXIT_FAILED
+    from toolenv.sandbox.serve import serve
+
+    token = os.environ.get(options.token_env)
+    serve(options.sandbox, host=options.host, port=options.port, token=token, workers=options.workers)
+    return 0
+
+
 def _make_envs(options: argparse.Namespace) -> Any:
     from agents.environments import make_envs
     from agents.models import played_as
@@ -261,7 +311,14 @@ def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> N
     (options.output / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-COMMANDS = {"fetch": _fetch, "eval": _eval, "train": _train, "rescore": _rescore, "validate": _validate}
+COMMANDS = {
+    "fetch": _fetch,
+    "eval": _eval,
+    "train": _train,
+    "rescore": _rescore,
+    "sandbox": _sandbox,
+    "validate": _validate,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

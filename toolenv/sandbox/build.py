@@ -15,8 +15,10 @@ from typing import Any
 import toolenv
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.extras import require
-from toolenv.sandbox.docker import DEFAULT_IMAGE, IMAGE_FOLDER
+from toolenv.sandbox.docker import DEFAULT_IMAGE
+from toolenv.sandbox.engine import new_client
 
+IMAGE_FOLDER = Path(__file__).with_name("image")
 DEFAULT_BASE = "python:3.11-slim"
 PACKED_BASE = "toolenv-packed-python"
 BUILD_TIMEOUT_S = 600
@@ -51,33 +53,34 @@ def build(
     """
     if base is not None and from_this_python:
         raise ConfigError(f"base {base!r} and from_this_python exclude each other; give one of them")
-    docker = require("docker", "docker")
+    client = new_client()
+    client.api.timeout = BUILD_TIMEOUT_S
     try:
-        client = docker.from_env(timeout=BUILD_TIMEOUT_S)
+        if not from_this_python:
+            return _build(client, base or DEFAULT_BASE, tag, show)
+        show(f"packing {sys.executable}\n")
+        base = _import_this_python(client)
         try:
-            if not from_this_python:
-                return _build(client, base or DEFAULT_BASE, tag, show)
-            show(f"packing {sys.executable}\n")
-            base = _import_this_python(client)
-            try:
-                return _build(client, base, tag, show)
-            finally:
-                client.images.remove(base, force=True)
+            return _build(client, base, tag, show)
         finally:
-            client.close()
-    except (docker.errors.DockerException, OSError) as error:
+            client.images.remove(base, force=True)
+    except (require("docker", "docker").errors.DockerException, OSError) as error:
         raise SandboxError(f"cannot build {tag!r}: {error}") from error
+    finally:
+        client.close()
 
 
 def _build(client: Any, base: str, tag: str, show: Callable[[str], object]) -> str:
     arguments = {"BASE": base, "VERSION": toolenv.__version__}
     arguments |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    # What the base lacks comes from a hub and a package index; on this machine there may be neither.
+    hint = "" if base.startswith(PACKED_BASE) else " (no hub within reach? --from-this-python needs none)"
     try:
         for step in client.api.build(
             path=str(IMAGE_FOLDER), tag=tag, buildargs=arguments, rm=True, forcerm=True, decode=True
         ):
             show(step.get("stream", ""))
-            _refuse(step, f"cannot build {tag!r} from {base!r}")
+            _refuse(step, f"cannot build {tag!r} from {base!r}{hint}")
         return str(client.images.get(tag).id)
     finally:
         for label in (PACKING_LABEL, VERSION_LABEL):  # the first stage, and what had the tag before

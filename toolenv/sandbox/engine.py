@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from toolenv.errors import MissingExtraError, SandboxError
@@ -57,9 +58,9 @@ def new_client() -> Any:
     try:
         client = docker.from_env(timeout=PING_TIMEOUT_S)
     except (docker.errors.DockerException, OSError, ValueError) as error:
-        where = os.environ.get("DOCKER_HOST", "its usual address")
         raise SandboxError(
-            f"no Docker engine answers at {where} ({_cause(error)}); start one, or set DOCKER_HOST to where it listens"
+            f"no Docker engine answers at {engine_address()} ({_cause(error)}); "
+            "start one, or set DOCKER_HOST to where it listens"
         ) from error
     client.api.timeout = REQUEST_TIMEOUT_S
     # The SDK keeps a connection open for each address that it asked, and the addresses hold the containers' ids.
@@ -72,3 +73,13 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return str(error)[:160]
+
+
+def engine_address() -> str:
+    """Where the engine is looked for, as a person reads it."""
+    return os.environ.get("DOCKER_HOST", "its usual address")
+
+
+def runtimes(info: Mapping[str, Any]) -> list[str]:
+    """Names of an engine's runtimes, without those of its parts that no user names."""
+    return sorted(name for name in info["Runtimes"] if not name.startswith("io.containerd."))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from agents.metrics import read_metrics
 from rewards import OutcomeFn, RewardSum, TurnView
 from toolenv import Message, Parsed, Task, TaskSet, ToolCall, ToolEnv, ToolVectorEnv, tool
 
@@ -98,3 +101,18 @@ def peek_model(seed=0, hidden=32):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)
+
+
+def peek_train(train: Callable[..., Any], config: Any, **given: Any) -> Any:
+    """Train on the toy; what is given stands in the place of what would be made."""
+    made = {
+        "model": peek_model(), "tokenizer": peek_tokenizer(), "envs": peek_envs(5), "eval_envs": peek_envs(4),
+        "rewards": peek_rewards(), "quiet": True,
+    }  # fmt: skip
+    return train(config, **{**made, **given})
+
+
+def timeless(folder: Path) -> list[dict[str, Any]]:
+    """A run's metrics, without how long things took."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if not name.startswith("seconds/")} for line in lines]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from peek import peek_envs, peek_model, peek_tokenizer
+from peek import peek_envs, peek_model, peek_train
 
 from agents.config import GRPOConfig
 from agents.dynamic_sampling import task_seeds
@@ -21,14 +21,8 @@ def run(directory, rewards=None, **changes):
             "estimator": "grpo", "micro_batch_episodes": 64, **changes,
         }
     )  # fmt: skip
-    return train(
-        config,
-        model=peek_model(),
-        tokenizer=peek_tokenizer(),
-        envs=peek_envs(18),
-        rewards=rewards or RewardSum({"outcome": OutcomeFn("em")}),
-        quiet=True,
-    )
+    rewards = rewards or RewardSum({"outcome": OutcomeFn("em")})
+    return peek_train(train, config, envs=peek_envs(18), eval_envs=None, rewards=rewards)
 
 
 def groups_of(directory):

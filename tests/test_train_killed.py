@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 import torch
 from agents_fixtures import make_model, make_tokenizer
-from peek import PeekEnv, peek_envs, peek_model, peek_rewards, peek_tokenizer
+from peek import PeekEnv, peek_envs, peek_model, peek_rewards, peek_tokenizer, peek_train, timeless
 from ranks import child_environment
 
 from agents import grpo, ppo, session
@@ -50,16 +50,8 @@ def one_thread():
 
 def run(name, directory, envs=None, rewards=None, on_update=None, **changes):
     train, config = TRAINERS[name]
-    return train(
-        replace(config, output_dir=directory, **changes),
-        model=peek_model(), tokenizer=peek_tokenizer(), envs=envs or peek_envs(6), eval_envs=peek_envs(4),
-        rewards=rewards or peek_rewards(), on_update=on_update, quiet=True,
-    )  # fmt: skip
-
-
-def timeless(folder):
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if not key.startswith("seconds/")} for line in lines]
+    config = replace(config, output_dir=directory, **changes)
+    return peek_train(train, config, envs=envs or peek_envs(6), rewards=rewards or peek_rewards(), on_update=on_update)
 
 
 def state_of(folder):

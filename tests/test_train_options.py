@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
+from peek import peek_model, peek_train, timeless
 from transformers import AutoModelForCausalLM
 
 from agents import grpo, ppo
 from agents.config import GRPOConfig, PPOConfig
-from agents.metrics import read_metrics
 from agents.records import read_scored_episodes
 from agents.sampling.hf import HFSampler
 from toolenv.errors import ConfigError, SamplerError
@@ -43,16 +42,7 @@ def one_thread():
 
 def run(name, directory, model=None, **changes):
     train, config = TRAINERS[name]
-    return train(
-        replace(config, output_dir=directory, **changes),
-        model=model or peek_model(), tokenizer=peek_tokenizer(), envs=peek_envs(5), eval_envs=peek_envs(4),
-        rewards=peek_rewards(), quiet=True,
-    )  # fmt: skip
-
-
-def timeless(folder):
-    lines = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in line.items() if not key.startswith("seconds/")} for line in lines]
+    return peek_train(train, replace(config, output_dir=directory, **changes), model=model or peek_model())
 
 
 def weights(model):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peek import peek_envs, peek_model, peek_rewards, peek_tokenizer
+from peek import peek_envs, peek_model, peek_train
 from ranks import two_ranks
 from transformers import AutoModelForCausalLM
 
@@ -31,11 +31,8 @@ TRAINERS = {
 
 def run(name, directory, seed=0, **changes):
     train, config = TRAINERS[name]
-    return train(
-        replace(config, output_dir=directory, **changes),
-        model=peek_model(seed), tokenizer=peek_tokenizer(), envs=peek_envs(3), eval_envs=peek_envs(2),
-        rewards=peek_rewards(), quiet=True,
-    )  # fmt: skip
+    config = replace(config, output_dir=directory, **changes)
+    return peek_train(train, config, model=peek_model(seed), envs=peek_envs(3), eval_envs=peek_envs(2))
 
 
 class Fickle:
@@ -56,10 +53,7 @@ def run_with_rounds_that_bring_nothing(directory):
         TRAINERS["grpo"][1], output_dir=directory, dynamic_sampling=2, eval_every=0, estimator="grpo", alpha=None
     )
     fickle = Fickle()
-    grpo.train(
-        config, model=peek_model(), tokenizer=peek_tokenizer(), envs=peek_envs(3),
-        rewards=RewardSum({"outcome": fickle}), quiet=True,
-    )  # fmt: skip
+    peek_train(grpo.train, config, envs=peek_envs(3), eval_envs=None, rewards=RewardSum({"outcome": fickle}))
     assert fickle.rounds in (6, 0)  # two updates of three rounds, scored by one rank for all
 
 

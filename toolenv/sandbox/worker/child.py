@@ -15,12 +15,12 @@ from .capture import clip
 from .limits import set_limits
 from .messages import Request, Settings
 from .notebook import Ending, finish, new_main, run_code
-from .rights import PR_SET_PDEATHSIG, drop_root, prctl
+from .rights import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_root, prctl
 from .streams import Ends
 
 FIRST_OWN_FD = 3
 CRASHED = 70
-NICE = 5
+NICE = 10
 
 
 def run_child(request: Request, settings: Settings, ends: Ends) -> NoReturn:
@@ -84,6 +84,7 @@ def become_program(settings: Settings, timeout_s: float | None) -> None:
     os.nice(NICE)
     if settings["uid"] is not None and os.getuid() == 0:
         drop_root(settings["uid"], settings["path"])
+    prctl(PR_SET_DUMPABLE, 1)  # its own files in /proc are its own again
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     set_limits(settings, timeout_s)
     home = settings["tmp"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from .rights import libc
 from .syscalls import JUDGED, LAST, REFUSED
 
-PR_SET_DUMPABLE, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 4, 22, 2
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32 = 0x40000000
 
@@ -27,6 +27,7 @@ REFUSE, UNKNOWN = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*: mount, cgroup, uts, ipc, user, pid, net
 AF_UNIX, SOCK_TYPE, SOCK_STREAM, SOCK_SEQPACKET = 1, 0xF, 1, 5
+FILE_TYPE, FIFO = 0o170000, 0o010000
 F_SETSIG = 10  # with it, a stopped process can have itself woken
 TERMINAL_INPUT, FILE_FLAGS = (0x5412, 0x541C), (0x40086602, 0x401C5820)  # TIOCSTI TIOCLINUX, FS_IOC_SETFLAGS FSSETXATTR
 
@@ -86,12 +87,13 @@ def judge(name: str) -> Code:
             return [*kind, refuse, *unless_equal(0, AF_UNIX)]
         case "sendto":  # no address: both halves of the pointer are zero
             return [load(4), step(EQUAL, 0, 1, 0), refuse, load(4, 4), step(EQUAL, 0, 1, 0), refuse, allow]
+        case "mknod" | "mknodat":  # a pipe with a name, but no device and no socket
+            mode = 1 if name == "mknod" else 2
+            return [load(mode), step(AND, FILE_TYPE), step(EQUAL, FIFO, 1, 0), step(RETURN, REFUSE), allow]
         case "fcntl":
             return if_equal(1, [F_SETSIG])
         case "ioctl":
             return if_equal(1, [*TERMINAL_INPUT, *FILE_FLAGS])
-        case "prctl":  # what is not dumpable keeps its place in the order in which the kernel frees memory
-            return if_equal(0, [PR_SET_DUMPABLE])
     raise KeyError(name)
 
 

@@ -34,7 +34,6 @@ _REFUSED = """
     mq_notify 244 184           mq_getsetattr 245 185       memfd_create 319 279        memfd_secret 447 447
 
     chown 92 -                  fchown 93 55                lchown 94 -                 fchownat 260 54
-    mknod 133 -                 mknodat 259 33
     setxattr 188 5              lsetxattr 189 6             fsetxattr 190 7             removexattr 197 14
     lremovexattr 198 15         fremovexattr 199 16
 
@@ -45,10 +44,10 @@ _REFUSED = """
 
 # Refused for some arguments only; see ``seccomp.py``.
 _JUDGED = """
-    clone 56 220                clone3 435 435              personality 135 92          prctl 157 167
+    clone 56 220                clone3 435 435              personality 135 92
     prlimit64 302 261           setpriority 141 140         sched_setparam 142 118      sched_setscheduler 144 119
     sched_setattr 314 274       sched_setaffinity 203 122   socketpair 53 199           sendto 44 206
-    fcntl 72 25                 ioctl 16 29
+    fcntl 72 25                 ioctl 16 29                 mknod 133 -                 mknodat 259 33
 """
 
 # The last call that this list knows (mseal): what is newer is not there, for a program.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import urllib3.util.retry
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,3 +55,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "core" or not collection_path.name.startswith("test_"):
         return None
     return True if "mark.core" not in collection_path.read_text(encoding="utf-8") else None
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of this machine are asked themselves, whatever proxy the environment names."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited before requests were sent again; nobody waits in truth."""
+    waits: list[float] = []
+    monkeypatch.setattr(urllib3.util.retry, "time", SimpleNamespace(sleep=waits.append, time=time.time))
+    return waits

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from tests.servers import Request, Response, Served, serve
 
 MARKER = re.compile(r"^=== RECORD (\w{16}) (BEGINS|ENDS) ===$", re.MULTILINE)
 
@@ -54,80 +54,20 @@ class FakeChat:
         return [self.answer(text, seed) for text, seed in zip(texts, seeds, strict=True)]
 
 
-@dataclass
-class Request:
-    """One request that a server got.
-
-    Attributes:
-        number: Position among all requests, from 0.
-        body: The JSON object that was sent.
-    """
-
-    number: int
-    path: str
-    headers: Any
-    body: dict[str, Any]
-
-    @property
-    def text(self) -> str:
-        return self.body["messages"][0]["content"]
-
-
 def chat_reply(content: str | None) -> str:
     return json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": content}}]})
 
 
-# Status, headers, body.
-Response = tuple[int, dict[str, str], str]
+def question(request: Request) -> str:
+    return request.body["messages"][0]["content"]
 
 
 def expert_reply(request: Request) -> Response:
-    return 200, {}, chat_reply(expert(request.text))
-
-
-@dataclass
-class Served:
-    url: str
-    requests: list[Request]
-    stop: Callable[[], None]
+    return 200, {}, chat_reply(expert(question(request)))
 
 
 @contextmanager
-def serve(play: Callable[[Request], Response] = expert_reply) -> Iterator[Served]:
-    """A server on the loopback interface; ``play`` says what a request is answered."""
-    requests: list[Request] = []
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                request = Request(len(requests), self.path, self.headers, body)
-                requests.append(request)
-            status, headers, text = play(request)
-            try:
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(text.encode())), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text.encode())
-            except ConnectionError:  # the client waits no longer
-                pass
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    try:
-        yield Served(f"http://127.0.0.1:{server.server_port}/v1", requests, stop)
-    finally:
-        if thread.is_alive():
-            stop()
+def serve_chat(play: Callable[[Request], Response] = expert_reply) -> Iterator[Served]:
+    """A judge's server, by the address that it is given by."""
+    with serve(play) as served:
+        yield replace(served, url=f"{served.url}/v1")

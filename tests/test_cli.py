@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from judges import chat_reply, serve
 
 from agents import cli
+from tests.judges import chat_reply
+from tests.servers import serve
 from toolenv import DataError, read_episodes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,9 +176,10 @@ def test_validate_reports_and_fails_where_a_task_does(capsys: pytest.CaptureFixt
     assert "all well" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_proxy")
 def test_a_model_behind_a_server_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serve(lambda request: (200, {}, chat_reply("<answer>I do not know</answer>"))) as served:
-        words = ["eval", "--env-id", "ToolSearchQA-v0", "--server", served.url.removesuffix("/v1"), "--model", "qwen"]
+        words = ["eval", "--env-id", "ToolSearchQA-v0", "--server", served.url, "--model", "qwen"]
         assert cli.main([*words, "--episodes", "3", "--greedy", "--output", str(tmp_path)]) == 0
         assert cli.main([*words, "--max-tokens", "100"]) == 2
     assert "--max-tokens counts tokens" in capsys.readouterr().err

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from types import SimpleNamespace
 
 import pytest
-import urllib3.util.retry
 
-from tests.judges import Request, Response, Served, serve
+from tests.servers import Request, Response, Served, serve
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.http import MAX_RETRY_AFTER_S, Endpoint
 
-pytestmark = pytest.mark.core
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited between tries; nobody waits in truth."""
-    waits: list[float] = []
-    monkeypatch.setattr(urllib3.util.retry, "time", SimpleNamespace(sleep=waits.append, time=time.time))
-    return waits
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
 
 
 def script(*responses: Response):

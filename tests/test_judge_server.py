@@ -9,40 +9,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import urllib3.util.retry
 
 from rewards import RewardWrapper, VectorRewardWrapper, score_episodes
 from rewards.judge import JudgeFn
 from rewards.judging.engine import VLLMChat
 from rewards.judging.server import ChatServer
-from tests.judges import Request, Response, Served, chat_reply, expert_reply, serve
+from tests.judges import chat_reply, expert_reply, question, serve_chat
+from tests.servers import Request, Response, Served
 from tests.toys import toy_env, toy_vector
 from toolenv import ConfigError, Message, MissingExtraError, RewardError
 from toolenv.errors import SamplerError
 from toolenv.http import MAX_RETRY_AFTER_S
 from toolenv.seeding import rng
 
-pytestmark = pytest.mark.core
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
 
 HELLO = (Message("user", "hello"),)
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited between tries; nobody waits in truth."""
-    waits: list[float] = []
-    clock = SimpleNamespace(sleep=waits.append, time=time.time)
-    monkeypatch.setattr(urllib3.util.retry, "time", clock)
-    return waits
-
-
 def echo(request: Request) -> Response:
-    return 200, {}, chat_reply(f"{request.text}!")
+    return 200, {}, chat_reply(f"{question(request)}!")
 
 
 def script(*responses: Response):
@@ -57,7 +43,7 @@ def ask(served: Served, **options) -> tuple[str | None, ChatServer]:
 
 def test_a_request_says_what_is_wanted(monkeypatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", " secret\n")
-    with serve(echo) as served:
+    with serve_chat(echo) as served:
         reply, chat = ask(served, max_tokens=9, api_key_env="JUDGE_KEY", extra={"top_p": 0.5, "temperature": None})
         assert reply == "hello!"
         assert ChatServer(served.url + "/", "judge", extra={"seed": None}).complete([HELLO], seeds=[7]) == ["hello!"]
@@ -78,14 +64,15 @@ def test_a_request_says_what_is_wanted(monkeypatch) -> None:
 
 def test_replies_stand_in_the_order_of_the_prompts() -> None:
     def slow_first(request: Request) -> Response:
-        time.sleep(0.05 if request.text == "0" else 0)
+        time.sleep(0.05 if question(request) == "0" else 0)
         return echo(request)
 
-    with serve(slow_first) as served:
+    with serve_chat(slow_first) as served:
         prompts = [(Message("user", str(i)),) for i in range(20)]
         replies = ChatServer(served.url, "judge").complete(prompts, seeds=range(20))
         assert replies == [f"{i}!" for i in range(20)]
-        assert {request.text: request.body["seed"] for request in served.requests} == {str(i): i for i in range(20)}
+        asked = {question(request): request.body["seed"] for request in served.requests}
+        assert asked == {str(i): i for i in range(20)}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +85,7 @@ def test_replies_stand_in_the_order_of_the_prompts() -> None:
     ],
 )
 def test_what_passes_is_tried_again(slept, responses, waits) -> None:
-    with serve(script(*responses)) as served:
+    with serve_chat(script(*responses)) as served:
         reply, chat = ask(served)
     assert reply == "hello!"
     assert len(served.requests) == len(responses) + 1
@@ -122,7 +109,7 @@ def test_what_passes_is_tried_again(slept, responses, waits) -> None:
     ],
 )
 def test_what_does_not_pass_is_no_reply(slept, response, tries, problem) -> None:
-    with serve(lambda request: response) as served:
+    with serve_chat(lambda request: response) as served:
         reply, chat = ask(served, retries=2)
     assert reply is None
     assert len(served.requests) == tries
@@ -130,12 +117,12 @@ def test_what_does_not_pass_is_no_reply(slept, response, tries, problem) -> None
 
 
 def test_a_reply_that_is_garbage_once_is_asked_for_again() -> None:
-    with serve(script((200, {}, "garbage"))) as served:
+    with serve_chat(script((200, {}, "garbage"))) as served:
         assert ask(served)[0] == "hello!"
 
 
 def test_no_content_is_a_reply_though_not_in_form() -> None:
-    with serve(lambda request: (200, {}, chat_reply(None))) as served:
+    with serve_chat(lambda request: (200, {}, chat_reply(None))) as served:
         assert ask(served)[0] == ""
 
 
@@ -146,7 +133,7 @@ def test_a_server_that_takes_too_long_gives_no_reply() -> None:
         done.wait(30)
         return echo(request)
 
-    with serve(late) as served:
+    with serve_chat(late) as served:
         reply, chat = ask(served, timeout_s=0.2, retries=0)
         done.set()
     assert reply is None
@@ -154,7 +141,7 @@ def test_a_server_that_takes_too_long_gives_no_reply() -> None:
 
 
 def test_a_chat_that_fails_takes_no_other_along(slept) -> None:
-    with serve(lambda request: (500, {}, "") if request.text == "bad" else echo(request)) as served:
+    with serve_chat(lambda request: (500, {}, "") if question(request) == "bad" else echo(request)) as served:
         chat = ChatServer(served.url, "judge", retries=1)
         assert chat.complete([HELLO, (Message("user", "bad"),), HELLO], seeds=[0] * 3) == ["hello!", None, "hello!"]
 
@@ -170,7 +157,7 @@ def test_a_chat_that_fails_takes_no_other_along(slept) -> None:
     ],
 )
 def test_what_every_request_would_meet_is_an_error_at_once(slept, response, message) -> None:
-    with serve(lambda request: response) as served:
+    with serve_chat(lambda request: response) as served:
         chat = ChatServer(served.url, "judge", max_in_flight=1)
         with pytest.raises(SamplerError, match=message):
             chat.complete([HELLO] * 1000, seeds=[0] * 1000)
@@ -179,7 +166,7 @@ def test_what_every_request_would_meet_is_an_error_at_once(slept, response, mess
 
 
 def test_an_address_that_nobody_answers_at_is_an_error_at_once(slept) -> None:
-    with serve() as served:
+    with serve_chat() as served:
         pass
     with pytest.raises(SamplerError, match=r"no judge can be reached at http://127.0.0.1:\d+/v1/chat/completions"):
         ask(served)
@@ -187,7 +174,7 @@ def test_an_address_that_nobody_answers_at_is_an_error_at_once(slept) -> None:
 
 
 def test_a_server_that_goes_away_is_waited_for_and_then_gives_no_reply(slept) -> None:
-    with serve(echo) as served:
+    with serve_chat(echo) as served:
         reply, chat = ask(served, retries=3)
         assert reply == "hello!"
         served.stop()
@@ -212,7 +199,7 @@ def test_so_many_requests_are_in_flight_and_no_more() -> None:
             running -= 1
         return echo(request)
 
-    with serve(count) as served:
+    with serve_chat(count) as served:
         chat = ChatServer(served.url, "judge", max_in_flight=3)
         # Two callers at once share the bound.
         callers = [threading.Thread(target=chat.complete, args=([HELLO] * 6,), kwargs={"seeds": [0] * 6}) for _ in "ab"]
@@ -246,7 +233,7 @@ def test_inline_vector_and_deferred_agree(tmp_path, mode) -> None:
     choices = [CALL.format("Peru"), CALL.format("Italy"), CALL.format("Atlantis"), CALL.format("Peru") * 2, "hm"]
     draws = rng(0, "plays", mode).integers(len(choices), size=(4, 4))
     plays = [[choices[i] for i in row] for row in draws]
-    with serve(expert_reply) as served:
+    with serve_chat(expert_reply) as served:
         inline_fn, vector_fn, deferred_fn = (JudgeFn(ChatServer(served.url, "judge")) for _ in range(3))
         inline, episodes = [], []
         for seed, actions in enumerate(plays):
@@ -268,7 +255,7 @@ def test_a_wrong_address_stops_the_run_with_one_clear_error() -> None:
     env = toy_env()
     env.reset(seed=0)
     env.step(CALL.format("Peru"))
-    with serve() as served:
+    with serve_chat() as served:
         fn = JudgeFn(ChatServer(served.url.replace("/v1", "/v2"), "judge"))
         served.stop()
     with pytest.raises(RewardError, match="cannot ask its judge, and no turn is at fault: no judge can be reached"):

@@ -6,8 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -23,15 +22,13 @@ from agents.sampling.vllm import VLLMSampler
 from agents.sampling.vllm_server import VLLMServerSampler
 from agents.sampling.weights import named_weights
 from agents.tokens import TokenHistory
+from tests.servers import Request, Response, serve
 from toolenv.errors import ConfigError, SamplerError
 from toolenv.formats import make_format
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
 Answer = tuple[int, Any]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 class StandIn:
@@ -45,6 +42,10 @@ class StandIn:
         self.workers = 1
         self.otherwise: Callable[[str, Any], Answer | None] = lambda path, body: None
         self._lock = threading.Lock()
+
+    def play(self, request: Request) -> Response:
+        status, answer = self.answer(request.path, request.body)
+        return status, {}, json.dumps(answer)
 
     def answer(self, path: str, body: Any) -> Answer:
         with self._lock:
@@ -73,43 +74,11 @@ class StandIn:
 
 @contextmanager
 def stand_ins(count: int) -> Iterator[list[StandIn]]:
-    running = []
-    for _ in range(count):
-        stand_in = StandIn()
-
-        class Handler(BaseHTTPRequestHandler):
-            played = stand_in
-
-            def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                self.reply(json.loads(self.rfile.read(length)) if length else None)
-
-            def do_GET(self) -> None:
-                self.reply(None)
-
-            def reply(self, body: Any) -> None:
-                status, answer = self.played.answer(self.path, body)
-                text = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        stand_in.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        running.append((stand_in, server, thread))
-    try:
-        yield [stand_in for stand_in, _, _ in running]
-    finally:
-        for _, server, thread in running:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    with ExitStack() as running:
+        servers = [StandIn() for _ in range(count)]
+        for server in servers:
+            server.url = running.enter_context(serve(server.play)).url
+        yield servers
 
 
 def ids(text: str) -> list[int]:

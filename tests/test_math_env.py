@@ -23,7 +23,8 @@ from toolenv.data.math.algebra import exact_determinant
 from toolenv.data.math.counting import lattice_paths
 from toolenv.data.math.tasks import GENERATORS, split_of
 from toolenv.env import ToolEnv
-from toolenv.envs.python_math import NO_OUTPUT, PythonMathEnv, PythonTool, make_vec, shorten
+from toolenv.envs.python_math import PythonMathEnv, make_vec
+from toolenv.envs.python_tool import NO_OUTPUT, PythonTool, shorten
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, DataError, SandboxError
 from toolenv.grading.math import math_equal
@@ -93,7 +94,7 @@ def test_a_box_in_a_turn_without_calls_is_an_answer(pool: SandboxPool) -> None:
 
 
 def test_limits_are_told(pool: SandboxPool) -> None:
-    tool = PythonTool(pool, timeout_s=0.3, max_output_chars=100)
+    tool = PythonTool(pool, timeout_s=0.3, max_output_bytes=100)
     endless, long, killed = tool.batch(
         [{"code": code} for code in ("print('a')\nwhile True: pass", "'x' * 5000", "import os; os.abort()")]
     )
@@ -103,7 +104,7 @@ def test_limits_are_told(pool: SandboxPool) -> None:
     )  # fmt: skip
     assert not isinstance(long, SandboxError)
     assert len(long.content) < 160
-    assert "characters left out" in long.content
+    assert "bytes left out" in long.content
     assert not isinstance(killed, SandboxError)
     assert (killed.error, killed.data) == ("tool_error", {"status": "killed"})
     assert "SIGABRT" in killed.content
@@ -115,16 +116,27 @@ def test_warnings_show_only_where_nothing_else_does(pool: SandboxPool) -> None:
     assert tool(code="import sys\nprint('w', file=sys.stderr)").content == "w"
 
 
-@given(text=st.text(max_size=60), limit=st.integers(1, 30))
+@given(text=st.text(st.characters(), max_size=60), limit=st.integers(1, 30))
 def test_shorten_keeps_head_and_tail(text: str, limit: int) -> None:
-    short = shorten(text, limit)
-    if len(text) <= limit:
+    short, size = shorten(text, limit), len(text.encode("utf-8", "surrogatepass"))
+    if size <= limit:
         assert short == text
     else:
         head, tail = short.split("\n... [")[0], short.rsplit("] ...\n", 1)[1]
-        assert len(head) + len(tail) <= limit
+        kept = len((head + tail).encode("utf-8", "surrogatepass"))
+        assert kept <= limit
+        assert f"[{size - kept} bytes left out]" in short
         assert text.startswith(head)
         assert text.endswith(tail)
+
+
+def test_what_the_sandbox_left_out_is_counted(pool: SandboxPool) -> None:
+    tool = PythonTool(pool, max_output_bytes=100)
+    for program in ("print('x' * 99_999)", "'x' * 99_998"):
+        assert tool(code=program).content.count("left out") == 1
+    assert "[99899 bytes left out]" in tool(code="print('x' * 99_999)").content
+    error = tool(code="print('o' * 5000)\nraise ValueError('e' * 5000)").content
+    assert (error.startswith("ooo"), error.endswith("eee"), error.count("left out")) == (True, True, 1)
 
 
 class CountingSandbox:
@@ -215,7 +227,7 @@ def test_bad_settings_are_named() -> None:
     for settings_, part in (
         ({"sandbox": "dokcer"}, "'dokcer'"),
         ({"timeout_s": 0}, "timeout_s"),
-        ({"max_output_chars": 0}, "max_output_chars"),
+        ({"max_output_bytes": 0}, "max_output_bytes"),
         ({"workers": 0}, "workers"),
         ({"format": "search_r1"}, "search_r1"),
     ):

@@ -19,6 +19,7 @@ from toolenv.errors import ConfigError, DataError, InfrastructureError
 from toolenv.formats import Format, Parsed, make_format
 from toolenv.messages import Message, ToolCall, ToolResult
 from toolenv.spaces import Conversation, UnicodeText
+from toolenv.tool_sessions import OpenSessions
 from toolenv.tools import Job, Tool, describe_problem, execute, tools_by_name
 
 MAX_ACTION_CHARS = 100_000
@@ -111,6 +112,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         self._turns: list[Turn] = []
         self._terminated = self._truncated = False
         self._reason: str | None = None
+        self._sessions = OpenSessions()
         self._check_format()
 
     # What a subclass may change ------------------------------------------------------------------------------------
@@ -188,6 +190,10 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             return None
         return "\n".join(f"[{m.role}] {m.content}" for m in self._conversation)
 
+    def close(self) -> None:
+        """End what tools keep of the running episode."""
+        self._sessions.end()
+
     # The three parts of a step -------------------------------------------------------------------------------------
 
     def plan(self, action: str) -> Plan:
@@ -239,6 +245,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         info: dict[str, Any] = {"task_id": self._task.id, "num_calls": len(parsed.calls)}
         if self._reason is not None:
             info["reason"] = self._reason
+            self._sessions.end()
         return self._conversation, 0.0, self._terminated, self._truncated, info
 
     # The record ----------------------------------------------------------------------------------------------------
@@ -270,6 +277,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         """Mark the running episode as cut from outside: by a step limit, a token budget, a lost worker."""
         if not self._terminated and not self._truncated:
             self._truncated, self._reason = True, reason
+        self._sessions.end()
 
     def get_state(self) -> dict[str, Any]:
         """The state between two turns; ``set_state`` goes on from it, in this environment or in one like it."""
@@ -291,7 +299,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         twin.action_space = copy.deepcopy(self.action_space)
         twin.observation_space = copy.deepcopy(self.observation_space)
         twin._np_random = twin._np_random_seed = None
-        twin._task, twin._turns = None, []
+        twin._task, twin._turns, twin._sessions = None, [], OpenSessions()
         return twin
 
     # Inside --------------------------------------------------------------------------------------------------------
@@ -320,6 +328,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         return int(chosen)
 
     def _start(self, task: Task, seed: int | None) -> None:
+        self._sessions.end()
         self._task, self._seed = task, seed
         self._turns = []
         schemas = [tool.schema for tool in self.tools_for(task).values()]
@@ -342,7 +351,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         for index, call in enumerate(parsed.calls):
             problem = describe_problem(call, tools)
             if problem is None:
-                jobs.append(Job(tools[call.name], call))
+                jobs.append(Job(tools[call.name], call, self._sessions.of(tools[call.name], self._turns)))
             else:
                 kind, message = problem
                 rejected[index] = ToolResult(call, f"Error: {message}", kind)

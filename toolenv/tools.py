@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from toolenv.errors import ConfigError, InfrastructureError, ToolError, ToolTimeout
 from toolenv.messages import ToolCall, ToolResult
+from toolenv.tool_sessions import ToolSession
 
 RETRIES = 2
 
@@ -40,7 +41,11 @@ class Tool(Protocol):
 
     A tool that has a true ``checks_arguments`` is called whatever the arguments are. A tool may also have
     ``batch(arguments: Sequence[Mapping]) -> Sequence[str | ToolOutput | Exception]``: it is then called once for all
-    pending calls, of all environments, and returns one entry a call.
+    pending calls, of all environments, and returns one entry a call. ``retries`` is how often a call is tried again
+    that failed for no fault of the model: a tool that does so by itself says 0.
+
+    A tool whose calls build on those before them in their episode has a true ``stateful``, a method
+    ``open_session(turns) -> ToolSession``, and a ``batch`` that takes the session of each call as its second argument.
 
     Attributes:
         name: Name by which the model calls it.
@@ -62,10 +67,17 @@ class Tool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A call whose tool exists and whose arguments fit."""
+    """A call whose tool exists and whose arguments fit.
+
+    Attributes:
+        tool: The tool.
+        call: The call.
+        session: What the tool keeps of the call's episode, where it is ``stateful``.
+    """
 
     tool: Tool
     call: ToolCall
+    session: ToolSession | None = None
 
 
 class FunctionTool:
@@ -284,7 +296,8 @@ def execute(jobs: Sequence[Job]) -> list[ToolResult | InfrastructureError]:
 
     The calls of one tool that has ``batch`` become one call of it, whichever environments they come from; the others
     run one by one in their order, since what one does may matter to the next. An infrastructure failure is retried,
-    then returned in its place, so that one lost call does not take the others along.
+    ``RETRIES`` times where the tool does not say how often, then returned in its place, so that one lost call does not
+    take the others along.
 
     Args:
         jobs: The calls.
@@ -299,12 +312,13 @@ def execute(jobs: Sequence[Job]) -> list[ToolResult | InfrastructureError]:
         groups.setdefault(key, []).append(index)
     for indices in groups.values():
         pending = indices
-        for attempt in range(1 + RETRIES):
+        retries: int = getattr(jobs[indices[0]].tool, "retries", RETRIES)
+        for attempt in range(1 + retries):
             outputs = _run([jobs[i] for i in pending])
             lost = []
             for i, output in zip(pending, outputs, strict=True):
                 # A tool's own bug is not retried: it would only happen again, side effects included.
-                if isinstance(output, InfrastructureError) and output.__cause__ is None and attempt < RETRIES:
+                if isinstance(output, InfrastructureError) and output.__cause__ is None and attempt < retries:
                     lost.append(i)
                 else:
                     outcomes[i] = _to_result(jobs[i].call, output)
@@ -319,7 +333,10 @@ def _run(jobs: Sequence[Job]) -> Sequence[str | ToolOutput | Exception]:
     batch = getattr(jobs[0].tool, "batch", None)
     if batch is None:
         return [_guard(partial(job.tool, **job.call.arguments), job.tool) for job in jobs]
-    outputs: Any = _guard(partial(batch, [job.call.arguments for job in jobs]), jobs[0].tool)
+    run = partial(batch, [job.call.arguments for job in jobs])
+    if getattr(jobs[0].tool, "stateful", False):
+        run = partial(run, [job.session for job in jobs])
+    outputs: Any = _guard(run, jobs[0].tool)
     if isinstance(outputs, Exception):
         return [outputs] * len(jobs)
     if len(outputs) != len(jobs):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, SandboxError
@@ -117,12 +118,18 @@ class SandboxPool:
         self._crew.check_open()
         if len(items) < 2:
             return [function(item) for item in items]
-        futures = [self._threads.submit(function, item) for item in items]
+        stopped = threading.Event()
+
+        def begin(item: Item) -> Value:
+            if stopped.is_set():
+                raise CancelledError
+            return function(item)
+
         try:
+            futures = [self._threads.submit(begin, item) for item in items]
             return [future.result() for future in futures]
         except BaseException:
-            for future in futures:
-                future.cancel()
+            stopped.set()
             raise
 
     def close(self) -> None:

@@ -7,9 +7,8 @@ import threading
 import weakref
 from typing import Any, Self
 
-from toolenv.errors import SandboxError
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecJob, ExecResult
-from toolenv.sandbox.patience import make_fit
+from toolenv.sandbox.patience import UnfitWorkerError, make_fit
 from toolenv.sandbox.workers import Workers
 
 
@@ -38,6 +37,11 @@ class Session:
         self._over = ""
         self._finalizer: weakref.finalize[..., Session] | None = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: by ``close()``, or with its worker."""
+        return bool(self._over)
+
     def exec(
         self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
     ) -> ExecResult:
@@ -48,10 +52,10 @@ class Session:
         """
         job = ExecJob(code, timeout_s, max_output_bytes, stdin)
         if os.getpid() != self._owner:
-            raise SandboxError("the session belongs to the process that this one is a fork of; open another")
+            raise UnfitWorkerError("the session belongs to the process that this one is a fork of; open another")
         with self._lock, self._workers.turn():
             if self._over:
-                raise SandboxError(f"the session {self._over}; open another")
+                raise UnfitWorkerError(f"the session {self._over}; open another")
             worker = self._worker or self._taken()
             try:
                 with self._workers.watched(worker):

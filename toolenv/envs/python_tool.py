@@ -1,0 +1,192 @@
+"""The tool ``python``: runs what the model wrote, and shows it what a notebook shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolenv.envs.python_session import PythonSession
+from toolenv.episode import Turn
+from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox.base import ExecJob, ExecResult, Sandbox
+from toolenv.sandbox.choosing import check_kind, shared_sandbox
+from toolenv.sandbox.pool import SandboxPool, run_jobs
+from toolenv.tools import RETRIES, ToolOutput
+
+NO_OUTPUT = "(no output; print() what you want to see)"
+
+FRESH = "Every call starts afresh: no variable is kept."
+KEPT = (
+    "Variables, imports and files are kept from call to call, also after an error; "
+    "a call that runs out of time leaves the variables as they were."
+)
+
+LEFT_OUT = re.compile(rb"\n\.\.\. \[(\d+) bytes left out\] \.\.\.\n")
+
+
+class PythonTool:
+    """The tool ``python``: the programs of all calls of a step run as one list of work in a pool of sandboxes.
+
+    The model is shown what a notebook shows: what was printed, the last value, a short traceback. The result's data
+    is ``{"status": "ok" | "error" | "timeout" | "killed"}``.
+
+    With ``stateful=True``, the calls of an episode share variables, imports and files, which end with the episode. Each
+    running episode then has a worker for itself. From a state that was saved the episode's programs run again, once the
+    next call comes. Such a tool is used through an environment, which knows what an episode is.
+
+    Args:
+        sandbox: ``"auto"``, ``"docker"``, ``"bwrap"``, ``"process"``, or a sandbox or pool of your own. The pool
+            behind a name is shared by all tools of the process and starts with the first call.
+        timeout_s: Wall-clock limit of a call, in seconds.
+        max_output_bytes: A longer result is cut in its middle.
+        workers: How many calls run at once.
+        stateful: Whether the calls of an episode share their state.
+
+    Raises:
+        ConfigError: An unknown sandbox, a limit that is not positive, or a state that the sandbox cannot keep.
+
+    Example:
+        >>> PythonTool("process")(code="sum(range(101))").content
+        '5050'
+    """
+
+    name = "python"
+
+    def __init__(
+        self,
+        sandbox: str | Sandbox = "auto",
+        timeout_s: float = 5.0,
+        max_output_bytes: int = 2000,
+        workers: int = 2,
+        *,
+        stateful: bool = False,
+    ) -> None:
+        if isinstance(sandbox, str):
+            check_kind(sandbox)
+        elif stateful:
+            if not isinstance(sandbox, SandboxPool):
+                raise ConfigError(f"stateful=True needs the name of a sandbox or a SandboxPool, not {sandbox!r}")
+            sandbox.session().close()
+        if timeout_s <= 0:
+            raise ConfigError(f"timeout_s must be positive, not {timeout_s!r}")
+        if max_output_bytes < 1 or workers < 1:
+            raise ConfigError(f"max_output_bytes and workers must be at least 1, not {max_output_bytes}, {workers}")
+        self.sandbox = sandbox
+        self.timeout_s = timeout_s
+        self.max_output_bytes = max_output_bytes
+        self.workers = workers
+        self.stateful = stateful
+        # A pool tries again by itself what was lost, and knows a program that is to blame.
+        self.retries = 0 if isinstance(sandbox, str) or hasattr(sandbox, "run") else RETRIES
+        self.schema: Mapping[str, Any] = {
+            "name": self.name,
+            "description": (
+                "Run a Python program and read what it prints, and the value of its last expression. "
+                f"numpy and sympy are installed. {KEPT if stateful else FRESH}"
+            ),
+            "parameters": {
+                "type": "object",
+                "properties": {"code": {"type": "string", "description": "The program."}},
+                "required": ["code"],
+            },
+        }
+
+    def __call__(self, **arguments: Any) -> ToolOutput:
+        """Run the argument ``code``.
+
+        Raises:
+            SandboxError: The sandbox was lost, or none could be started.
+            ConfigError: The tool is stateful, and here is no episode.
+        """
+        output = self.batch([arguments])[0]
+        if isinstance(output, SandboxError):
+            raise output
+        return output
+
+    def batch(
+        self, arguments: Sequence[Mapping[str, Any]], sessions: Sequence[PythonSession | None] = ()
+    ) -> list[ToolOutput | SandboxError]:
+        """Run all programs, as many at once as there are workers; those of one session one after the other.
+
+        Args:
+            arguments: Of each call.
+            sessions: The session of each call, where the tool is stateful.
+
+        Raises:
+            SandboxError: No sandbox could be started.
+            ConfigError: A call of a stateful tool without a session.
+        """
+        # Twice what is shown, so that what the sandbox itself leaves out always lies in what is left out here.
+        jobs = [ExecJob(call["code"], self.timeout_s, 2 * self.max_output_bytes) for call in arguments]
+        results = self._run_in_sessions(jobs, sessions) if self.stateful else run_jobs(self._started(), jobs)
+        return [result if isinstance(result, SandboxError) else self._render(result) for result in results]
+
+    def open_session(self, turns: Sequence[Turn]) -> PythonSession:
+        """The state after these turns, of which the programs run again before the next one does."""
+        return PythonSession(lambda: self._started().session(), self.name, turns, self.timeout_s)
+
+    def _started(self) -> Any:
+        """The sandbox; a pool in any case where the tool is stateful."""
+        return shared_sandbox(self.sandbox, workers=self.workers) if isinstance(self.sandbox, str) else self.sandbox
+
+    def _run_in_sessions(
+        self, jobs: Sequence[ExecJob], sessions: Sequence[PythonSession | None]
+    ) -> list[ExecResult | SandboxError]:
+        results: dict[int, ExecResult | SandboxError] = {}
+        own: dict[int, tuple[PythonSession, list[int]]] = {}
+        for index, session in enumerate(sessions):
+            if session is not None:
+                own.setdefault(id(session), (session, []))[1].append(index)
+        if sum(len(indices) for _, indices in own.values()) != len(jobs):
+            raise ConfigError("a stateful python tool is called through an environment, which says what an episode is")
+
+        def run(part: tuple[PythonSession, list[int]]) -> None:
+            session, indices = part
+            for index in indices:
+                results[index] = session.run(jobs[index])
+
+        self._started().map(run, list(own.values()))
+        return [results[index] for index in range(len(jobs))]
+
+    def _render(self, result: ExecResult) -> ToolOutput:
+        text = result.output
+        if result.status == "ok" and not text.strip():
+            text = result.stderr.rstrip("\n") or NO_OUTPUT
+        error = {"ok": None, "timeout": "timeout"}.get(result.status, "tool_error")
+        return ToolOutput(shorten(text, self.max_output_bytes), {"status": result.status}, error)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PythonTool:
+        # Reading env.spec deep-copies constructor arguments, and copies would no longer share a list of work.
+        return self
+
+    def __repr__(self) -> str:
+        stateful = ", stateful=True" if self.stateful else ""
+        return f"PythonTool({self.sandbox!r}, timeout_s={self.timeout_s}{stateful})"
+
+
+def shorten(text: str, limit: int) -> str:
+    r"""The head and the tail of a text that has more than ``limit`` bytes of UTF-8; what was left out before, counted.
+
+    Example:
+        >>> shorten("abcdefgh", 4)
+        'ab\n... [4 bytes left out] ...\ngh'
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= limit:
+        return text
+    start, end = (limit + 1) // 2, len(data) - limit // 2
+    while start and _splits(data, start):
+        start -= 1
+    while end < len(data) and _splits(data, end):
+        end += 1
+    head, middle, tail = data[:start], data[start:end], data[end:]
+    marks = list(LEFT_OUT.finditer(middle))
+    count = len(middle) + sum(int(mark[1]) - len(mark[0]) for mark in marks)
+    decoded = [part.decode("utf-8", "surrogatepass") for part in (head, tail)]
+    return f"{decoded[0]}\n... [{count} bytes left out] ...\n{decoded[1]}"
+
+
+def _splits(data: bytes, position: int) -> bool:
+    """Whether a cut there would go through a character."""
+    return data[position] & 0xC0 == 0x80

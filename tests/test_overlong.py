@@ -11,6 +11,7 @@ import torch
 from agents_fixtures import TextSampler, make_envs, make_model, make_tokenizer
 
 from agents.batch import TokenTensors, TurnBatch, pack, turn_batch
+from agents.config import GRPOConfig
 from agents.logprobs import action_logprobs
 from agents.losses import policy_loss, unit_count
 from agents.overlong import (
@@ -235,3 +236,8 @@ def test_settings_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="soft_limit must be above soft_buffer"):
         OverlongPolicy(soft_limit=100, soft_buffer=256)
     assert [OverlongPolicy().charges_turns, OverlongPolicy(void_turns="penalise").charges_turns] == [False, True]
+
+
+def test_a_run_that_sets_nothing_has_the_defaults() -> None:
+    """They stand twice, for the command line is flat."""
+    assert GRPOConfig().overlong == OverlongPolicy()

@@ -47,12 +47,8 @@ def standardise(x: Floats, eps: float) -> Floats:
         >>> standardise(np.array([3.0, 1.0, np.nan]), eps=0.0).round(4).tolist()
         [0.7071, -0.7071, 0.0]
     """
-    known = ~np.isnan(x)
-    values = x[known]
-    result = np.zeros_like(x)
-    if values.size > 1 and values.max() != values.min():
-        result[known] = (values - values.mean()) / (values.std(ddof=1) + eps)
-    return result
+    centred = centre(x)
+    return centred / (x[~np.isnan(x)].std(ddof=1) + eps) if centred.any() else centred
 
 
 def standardise_columns(x: Floats, eps: float) -> Floats:

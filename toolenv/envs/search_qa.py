@@ -179,12 +179,10 @@ class SearchQAEnv(ToolEnv):
 make_vec = vector_entry_point(SearchQAEnv)
 
 
-def _load(tasks: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int]) -> TaskSet:
+def _load(tasks: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int]) -> Sequence[Task]:
     if tasks is None:
         return _bundled_tasks(split, tuple(sorted(set(hops))))
-    if isinstance(tasks, str | Path):
-        return load_tasks(tasks)
-    return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
+    return load_tasks(tasks) if isinstance(tasks, str | Path) else tasks
 
 
 @lru_cache(maxsize=8)

@@ -261,8 +261,9 @@ def _check_descendants(probe: _Probe) -> None:
     """Daemons carry a mark as their name, which the host and the next call look for; where none can, all is well."""
     mark = f"check{secrets.token_hex(4)}"  # a process name holds 15 characters
     daemon = (
-        "import os, signal, time\nif hasattr(os, 'fork') and os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        f"        try: open('/proc/self/comm', 'w').write('{mark}')\n        except OSError: pass\n"
+        "import ctypes, os, signal, time\nif hasattr(os, 'fork') and os.fork() == 0:\n"
+        "    os.setsid()\n    if os.fork() == 0:\n"
+        f"        try: ctypes.CDLL(None).prctl(15, b'{mark}', 0, 0, 0)  # PR_SET_NAME\n        except Exception: pass\n"
         f"        time.sleep({DAEMON_S})\n    os._exit(0)\ntime.sleep(0.2)\nprint('main', flush=True)\n"
     )
     started = time.monotonic()

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolenv.errors import SandboxError
+from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecResult, Limits
 
 logger = logging.getLogger("toolenv.sandbox")
@@ -40,6 +41,7 @@ ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
     "HOME": "/tmp",
+    "USER": "sandbox",
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -149,6 +151,7 @@ class WorkerSandbox:
             stdin: What the program reads from its standard input.
 
         Raises:
+            ConfigError: ``timeout_s`` or ``max_output_bytes`` is no sensible number.
             SandboxError: The worker could not be started, or was lost.
         """
         with self._lock:
@@ -172,6 +175,7 @@ class WorkerSandbox:
             stdin: What the program reads from its standard input.
 
         Raises:
+            ConfigError: ``timeout_s`` or ``max_output_bytes`` is no sensible number.
             SandboxError: The worker could not be started, or was lost, and the session with it.
         """
         with self._lock:
@@ -213,6 +217,10 @@ class WorkerSandbox:
         return self
 
     def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> dict[str, Any]:
+        if not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
+        if max_output_bytes < 2:
+            raise ConfigError(f"max_output_bytes must be at least 2, not {max_output_bytes!r}")
         request = {"code": code, "timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
         return self._ask(request | {"stdin": stdin, "keep": keep}, timeout_s)
 

@@ -118,11 +118,11 @@ def finish(ending: Ending, stdout: TextIO | None, *, leaves: bool) -> Ending:
         ``ending``, or the error that came up here, where the program left Python in a state that this fails in.
     """
     try:
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
         if leaves:
+            threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
+        else:
+            _join_threads()
         for each in {stdout, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
             with contextlib.suppress(OSError, ValueError):  # closed
                 if each is not None:
@@ -130,3 +130,12 @@ def finish(ending: Ending, stdout: TextIO | None, *, leaves: bool) -> Ending:
     except BaseException as error:
         return ending if ending.error else Ending(1, error=tell(error))
     return ending
+
+
+def _join_threads() -> None:
+    """Wait for the threads that an interpreter would wait for, but not for those of pools, which wait for work."""
+    pools = sys.modules.get("concurrent.futures.thread")
+    pooled = list(pools._threads_queues) if pools else []
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon and thread not in pooled:
+            thread.join()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 
 from .streams import Streams
 
+LONG_S = 3600.0  # the kernel counts milliseconds in 32 bits
+
 End = tuple[str, int]
 
 
@@ -37,7 +39,7 @@ def watch(
         left = deadline - time.monotonic()
         if left <= 0:
             return "timeout", 0
-        for fd, _ in poll.poll(left * 1000 + 1):
+        for fd, _ in poll.poll(min(left, LONG_S) * 1000 + 1):
             if fd == requests:
                 return "orphaned", 0
             if fd in streams.feeds:

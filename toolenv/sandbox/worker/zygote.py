@@ -38,19 +38,12 @@ class Zygote:
         self.session = Session(settings, self.reaper)
         self.judge = Judge()
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Answer requests until their pipe closes."""
-        buffer = b""
-        while True:
-            line, newline, rest = buffer.partition(b"\n")
-            if newline:
-                buffer = rest
+        with open(self.requests, "rb", closefd=False) as lines:
+            for line in lines:
                 self.reply(self.answer(json.loads(line)))
-                continue
-            data = os.read(self.requests, 1 << 16)
-            if not data:
-                self.leave()
-            buffer += data
+        self.leave()
 
     def reply(self, message: Answer) -> None:
         """Write one line."""

@@ -17,7 +17,7 @@ from toolenv.errors import SandboxError
 from toolenv.extras import require
 from toolenv.sandbox.base import Limits
 from toolenv.sandbox.client import ENVIRONMENT, WARM, WorkerSandbox, worker_command, worker_settings
-from toolenv.sandbox.engine import connect, runtimes
+from toolenv.sandbox.engine import connect, ran_out_of_memory, runtimes
 from toolenv.sandbox.reaper import owner_labels, remove
 
 DEFAULT_IMAGE = "toolenv-python:1"
@@ -169,8 +169,12 @@ class DockerTransport:
                 self._socket.close()
 
     def diagnosis(self) -> str:
-        """The end of what the container wrote to its standard error."""
-        return self._said.decode("utf-8", "replace").strip()
+        """The end of what the container wrote to its standard error, and whether its memory ran out."""
+        said = self._said.decode("utf-8", "replace").strip()
+        with contextlib.suppress(*self._errors):
+            if self._id is not None and ran_out_of_memory(self._client, self._id):
+                said = f"{said}\nthe container ran out of memory".strip()
+        return said
 
 
 _attached: weakref.WeakSet[DockerTransport] = weakref.WeakSet()

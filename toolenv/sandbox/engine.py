@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from toolenv.errors import MissingExtraError, SandboxError
@@ -73,6 +74,16 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return str(error)[:160]
+
+
+def ran_out_of_memory(client: Any, container_id: str) -> bool:
+    """Whether the kernel ended something in a container for lack of memory; it may be gone already.
+
+    The engine remembers its last few hundred events. Its own clock says how far to read, since it may run elsewhere.
+    """
+    now = datetime.fromisoformat(client.info()["SystemTime"]).timestamp()
+    wanted = {"container": container_id, "event": "oom"}
+    return bool(list(client.api.events(since="1", until=f"{now:.6f}", filters=wanted, decode=True)))
 
 
 def engine_address() -> str:

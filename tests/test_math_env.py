@@ -24,13 +24,14 @@ from toolenv.data.math.counting import lattice_paths
 from toolenv.data.math.tasks import GENERATORS, split_of
 from toolenv.env import ToolEnv
 from toolenv.envs.python_math import PythonMathEnv, make_vec
-from toolenv.envs.python_tool import NO_OUTPUT, PythonTool, shorten
+from toolenv.envs.python_tool import NO_OUTPUT, PythonTool
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, DataError, SandboxError
 from toolenv.grading.math import math_equal
 from toolenv.messages import ToolCall
 from toolenv.sandbox import ExecJob, ExecResult, SandboxPool
 from toolenv.sandbox.process import ProcessSandbox
+from toolenv.sandbox.shortening import shorten
 from toolenv.seeding import rng
 from toolenv.vector import ToolVectorEnv
 

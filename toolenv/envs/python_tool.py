@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox.base import ExecJob, ExecResult, Sandbox
 from toolenv.sandbox.choosing import check_kind, shared_sandbox
 from toolenv.sandbox.pool import SandboxPool, run_jobs
+from toolenv.sandbox.shortening import shorten
 from toolenv.tools import RETRIES, ToolOutput
 
 NO_OUTPUT = "(no output; print() what you want to see)"
@@ -21,8 +21,6 @@ KEPT = (
     "Variables, imports and files are kept from call to call, also after an error; "
     "a call that runs out of time leaves the variables as they were."
 )
-
-LEFT_OUT = re.compile(rb"\n\.\.\. \[(\d+) bytes left out\] \.\.\.\n")
 
 
 class PythonTool:
@@ -163,30 +161,3 @@ class PythonTool:
     def __repr__(self) -> str:
         stateful = ", stateful=True" if self.stateful else ""
         return f"PythonTool({self.sandbox!r}, timeout_s={self.timeout_s}{stateful})"
-
-
-def shorten(text: str, limit: int) -> str:
-    r"""The head and the tail of a text that has more than ``limit`` bytes of UTF-8; what was left out before, counted.
-
-    Example:
-        >>> shorten("abcdefgh", 4)
-        'ab\n... [4 bytes left out] ...\ngh'
-    """
-    data = text.encode("utf-8", "surrogatepass")
-    if len(data) <= limit:
-        return text
-    start, end = (limit + 1) // 2, len(data) - limit // 2
-    while start and _splits(data, start):
-        start -= 1
-    while end < len(data) and _splits(data, end):
-        end += 1
-    head, middle, tail = data[:start], data[start:end], data[end:]
-    marks = list(LEFT_OUT.finditer(middle))
-    count = len(middle) + sum(int(mark[1]) - len(mark[0]) for mark in marks)
-    decoded = [part.decode("utf-8", "surrogatepass") for part in (head, tail)]
-    return f"{decoded[0]}\n... [{count} bytes left out] ...\n{decoded[1]}"
-
-
-def _splits(data: bytes, position: int) -> bool:
-    """Whether a cut there would go through a character."""
-    return data[position] & 0xC0 == 0x80

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium as gym
@@ -14,11 +15,11 @@ from gymnasium.vector import AutoresetMode
 from toolenv.env import ToolEnv
 from toolenv.envs.python_math import PythonMathEnv, make_vec
 from toolenv.envs.python_session import PythonSession
-from toolenv.envs.python_tool import FRESH, KEPT, PythonTool
+from toolenv.envs.python_tool import FRESH, KEPT, NO_OUTPUT, PythonTool
 from toolenv.episode import Task
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.messages import ToolCall
-from toolenv.sandbox import ExecJob, ExecResult, SandboxPool
+from toolenv.sandbox import ExecJob, ExecResult, SandboxPool, make_sandbox
 from toolenv.sandbox.patience import AT_FAULT
 from toolenv.vector import ToolVectorEnv
 
@@ -203,6 +204,22 @@ def test_one_list_of_work_for_all_running_episodes(pool: SandboxPool, monkeypatc
     envs.close()
 
 
+def test_episodes_may_be_played_from_several_threads(pool: SandboxPool) -> None:
+    first = PythonMathEnv(TASKS, sandbox=pool, stateful=True)
+    envs = [first, *(first.sibling() for _ in range(5))]
+
+    def episode(env: PythonMathEnv) -> list[str]:
+        env.reset(seed=0)
+        said = [play(env, SEEN) for _ in range(5)]
+        env.truncate("token_budget")
+        return said
+
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(3):
+            assert list(threads.map(episode, envs)) == [list("12345")] * 6
+    assert held(pool) == 0
+
+
 # From a record -------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +322,54 @@ def test_a_lost_sandbox_is_asked_no_more_often_than_the_pool_does(made: list[Kee
             env.step(call(env, "x = 1"))
         pool.close()
         assert len(made) <= 4
+
+
+# Real workers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["process", "bwrap", "docker"])
+def real(request: pytest.FixtureRequest) -> Iterator[SandboxPool]:
+    try:
+        pool = make_sandbox(request.param, workers=1)
+        pool.start()
+    except SandboxError as error:
+        pytest.skip(f"{request.param} does not work here: {error}")
+    yield pool
+    pool.close()
+
+
+def test_an_episode_with_real_workers(real: SandboxPool) -> None:
+    env = PythonMathEnv(TASKS, sandbox=real, stateful=True, timeout_s=2.0)
+    env.reset(seed=0)
+    assert play(env, "import sympy\nx = sympy.Symbol('x')\nopen('f', 'w').write('kept')\ny = 5") == NO_OUTPUT
+    assert "ZeroDivisionError" in play(env, "y = 6\n1 / 0")
+    assert play(env, "y = 7\nwhile True: pass").startswith("timed out after 2 s")
+    assert play(env, "(y, sympy.expand((x + 1)**2), open('f').read())") == "(6, x**2 + 2*x + 1, 'kept')"
+    state = env.get_state()
+    assert "SIGKILL" in play(env, "y = 8\nimport os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert play(env, "y += 1; y") == "7"
+    env.set_state(state)
+    assert play(env, "y += 10; (y, open('f').read())") == "(16, 'kept')"
+    env.reset(seed=1)
+    assert "NameError" in play(env, "y")
+    assert "FileNotFoundError" in play(env, "open('f')")
+    env.close()
+    assert real.exec("6 * 7", timeout_s=10).value == "42"
+
+
+def test_many_episodes_with_real_workers(real: SandboxPool) -> None:
+    envs = make_vec(3, tasks=TASKS, sandbox=real, stateful=True)
+    write = envs.envs[0].format.write_call
+    for _ in range(2):
+        envs.reset(seed=0)
+        for said in ("1", "2"):
+            envs.step(
+                [write(ToolCall("python", {"code": f"n = globals().get('n', 0) + 1\n(n, {i})"})) for i in range(3)]
+            )
+            contents = [env.episode.turns[-1].results[-1].content for env in envs.envs]
+            assert contents == [f"({said}, {i})" for i in range(3)]
+    envs.close()
+    assert held(real) == 0
 
 
 # Settings ------------------------------------------------------------------------------------------------------------

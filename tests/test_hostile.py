@@ -8,13 +8,27 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from hostile import CANARY, SECRET, Hostile, crashes, files, hangs, kernel, memory, network, output, poison, processes
-from hostile import protocol as forged
-from hostile import signals as kills
 
+from tests.hostile import (
+    CANARY,
+    SECRET,
+    Hostile,
+    crashes,
+    files,
+    hangs,
+    kernel,
+    memory,
+    network,
+    output,
+    poison,
+    processes,
+)
+from tests.hostile import protocol as forged
+from tests.hostile import signals as kills
 from toolenv.errors import SandboxError
 from toolenv.sandbox import ExecResult, Limits
 from toolenv.sandbox.bwrap import BwrapSandbox
@@ -28,15 +42,16 @@ MARGIN_S = 4.0
 LIMITS = Limits(memory_bytes=256 << 20, max_processes=32)
 NO_DOCKER = docker_problem(DEFAULT_IMAGE)
 MODULES = (processes, kills, hangs, memory, output, forged, crashes, poison, files, network, kernel)
-CASES = [
-    pytest.param(case, id=f"{module.__name__.partition('.')[2]}: {case.name}")
-    for module in MODULES
-    for case in module.CASES
-]
+ON_PROCESSES = (processes, kills, forged)  # what could reach the processes that keep a session
+
+
+def cases_of(modules: tuple[ModuleType, ...]) -> list[Any]:
+    named = [(module.__name__.rpartition(".")[2], case) for module in modules for case in module.CASES]
+    return [pytest.param(case, id=f"{name}: {case.name}") for name, case in named]
 
 
 def test_there_are_enough_and_no_name_is_used_twice() -> None:
-    names = [case.id for case in CASES]
+    names = [case.id for case in cases_of(MODULES)]
     assert len(set(names)) == len(names) >= 120
 
 
@@ -48,19 +63,22 @@ class Target:
         self.planted = planted
         self.fresh = self.look()
 
-    def run(self, case: Hostile) -> tuple[ExecResult, float]:
+    def program(self, case: Hostile) -> str:
         code = case.code
         for mark, value in self.planted.items():
             code = code.replace(mark, value)
-        started = time.monotonic()
-        result = self.sandbox.exec(code, timeout_s=case.limit_s)
-        return result, time.monotonic() - started
+        return code
 
     def look(self) -> dict[str, Any]:
         result = self.sandbox.exec(CANARY, timeout_s=20)
         assert result.status == "ok", f"the canary failed: {result}"
         seen: dict[str, Any] = json.loads(result.stdout)
         return seen
+
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """What a call finds otherwise than the last one that looked: (before, after)."""
+        before, self.fresh = self.fresh, self.look()
+        return {key: (before[key], self.fresh[key]) for key in before if before[key] != self.fresh[key]}
 
 
 @pytest.fixture(scope="module", params=["bwrap", "docker"])
@@ -85,28 +103,45 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     del os.environ["TOOLENV_TEST_TOKEN"]
 
 
-@pytest.mark.parametrize("case", CASES)
+def shown(result: ExecResult) -> str:
+    return f"{result.stdout}\n{result.stderr}\n{result.value}\n{result.error}"
+
+
+@pytest.mark.parametrize("case", cases_of(MODULES))
 def test_hostile_program(target: Target, case: Hostile) -> None:
-    try:
-        result, elapsed_s = target.run(case)
-    finally:
-        before, target.fresh = target.fresh, target.look()
-    after = target.fresh
-    changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
-    assert not changed, f"the next call finds something of it, or another worker (before, after); {result}"
-    seen = f"{result.stdout}\n{result.stderr}\n{result.value}\n{result.error}"
+    started = time.monotonic()
+    result = target.sandbox.exec(target.program(case), timeout_s=case.limit_s)
+    elapsed_s = time.monotonic() - started
+    assert not target.changes(), f"the next call finds something of it, or another worker; {result}"
     assert result.status in case.status, result
     assert (result.error is None) == (result.status == "ok"), result
     for part in case.shows:
-        assert part in seen, result
+        assert part in shown(result), result
     for part in (*case.hides, "DONE", SECRET):
-        assert part not in seen, result
+        assert part not in shown(result), result
     if result.status == "timeout":
         assert case.limit_s - 0.05 <= elapsed_s <= case.limit_s + MARGIN_S
         assert f"{case.limit_s:g} s" in str(result.error)
     else:
         assert elapsed_s < case.limit_s, "it waited for its limit"
     assert max(map(len, (result.stdout, result.stderr, result.value or "", result.error or ""))) < 65_000
+
+
+@pytest.mark.parametrize("case", cases_of(ON_PROCESSES))
+def test_hostile_program_in_a_session(target: Target, case: Hostile) -> None:
+    """The episode goes on with what it had, or is told that this is lost; the next episode finds nothing."""
+    sandbox = target.sandbox
+    sandbox.exec_keeping("kept = 41", timeout_s=10)
+    result = sandbox.exec_keeping(target.program(case), timeout_s=min(case.limit_s, 2.0))
+    following = sandbox.exec_keeping("kept + 1", timeout_s=10)
+    sandbox.end_session()
+    assert not target.changes(), f"the next episode finds something of it, or another worker; {result}"
+    for part in (*case.hides, SECRET):  # not "DONE": its parent is a process of its own here
+        assert part not in shown(result), result
+    if "are lost" in str(result.error):
+        assert "NameError" in str(following.error), (result, following)
+    else:
+        assert following.value == "42", (result, following)
 
 
 def test_host_is_as_it_was(target: Target) -> None:

@@ -1,6 +1,6 @@
 """Crashes of the interpreter, and Python at its edges."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 FAILS = ("error", "killed")
 

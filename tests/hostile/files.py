@@ -1,6 +1,6 @@
 """Files: what is the host's cannot be read, what is not /tmp cannot be written, and /tmp is empty for the next call."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 CASES = (
     Hostile(

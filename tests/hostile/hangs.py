@@ -1,6 +1,6 @@
 """Programs that do not end: in Python, in C, at the exit."""
 
-from hostile import Hostile
+from tests.hostile import Hostile
 
 
 def hang(name: str, code: str, limit_s: float = 0.3) -> Hostile:

@@ -1,6 +1,6 @@
 """Rights, namespaces, other processes' memory, devices, control groups, clocks, and calls that few programs need."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 CALLS = {  # name: x86_64, aarch64, arguments that would do something, or at least reach the kernel
     "bpf": (321, 280, "0, 0, 0"),

@@ -1,6 +1,6 @@
 """Memory: the program gets a MemoryError or is killed, and the next call never feels it."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 FAILS = ("error", "killed")
 

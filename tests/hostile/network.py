@@ -1,6 +1,6 @@
 """The network: there is none, of any kind."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 CASES = (
     Hostile(

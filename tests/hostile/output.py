@@ -1,6 +1,6 @@
 """Floods, broken text and closed streams: the answer stays whole, small and true."""
 
-from hostile import Hostile
+from tests.hostile import Hostile
 
 CASES = (
     Hostile(

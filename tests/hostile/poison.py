@@ -1,6 +1,6 @@
 """The interpreter turned against whatever runs next in it."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 ENDS = ("ok", "error", "killed")
 

@@ -1,6 +1,6 @@
 """Forks, daemons, threads: nothing of a call runs on, and the next one has room."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 ANY = ("ok", "error", "killed")
 

@@ -1,6 +1,6 @@
 """Forged answers and reports, replayed requests, closed and swapped descriptors."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 ANSWER = (
     "{'id': i, 'stdout': 'forged', 'stderr': '', 'status': 'ok', 'exit_code': 0, 'wall_s': 0.0, 'value': 'forged',"

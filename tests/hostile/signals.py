@@ -1,6 +1,6 @@
 """Signals to the worker, to all, to itself."""
 
-from hostile import TRY, Hostile
+from tests.hostile import TRY, Hostile
 
 CASES = (
     Hostile(

@@ -15,6 +15,7 @@ from toolenv.sandbox.process import PYTHON_OPTIONS, LocalSandbox, PipeTransport,
 SITE = "/sandbox/site"
 TMP_BYTES = 64 << 20
 SHM_BYTES = 16 << 20
+MAX_FILES = 4096
 
 
 class BwrapSandbox(LocalSandbox):
@@ -38,6 +39,7 @@ class BwrapSandbox(LocalSandbox):
             tmp="/tmp",
             uid=uid,
             max_processes=self.limits.max_processes if uid is not None or _counts_by_namespace() else None,
+            max_files=MAX_FILES,
             warm=self.warm,
         )
         python = str(Path(sys.executable).resolve())
@@ -46,7 +48,10 @@ class BwrapSandbox(LocalSandbox):
 
     def _binds(self, python: str) -> list[str]:
         """What the sandbox sees of the file system."""
-        binds = ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev"]
+        binds = ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--proc", "/proc", "--tmpfs", "/dev"]
+        for name in ("null", "zero", "full", "random", "urandom"):
+            binds += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+        binds += ["--symlink", "/proc/self/fd", "/dev/fd"]
         binds += ["--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
         for folder in ("/lib", "/lib64", "/lib32"):
             if os.path.islink(folder):
@@ -70,6 +75,8 @@ class BwrapSandbox(LocalSandbox):
 def _walls(is_root: bool) -> list[str]:
     walls = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     walls += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    # The worker gives this up as soon as it has limited the number of files, which bwrap cannot.
+    walls += ["--cap-add", "CAP_SYS_ADMIN"]
     if is_root:
         # In a user namespace root's sandbox would be root outside; without one the worker leaves root by itself.
         return [*walls, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]

@@ -76,6 +76,7 @@ def worker_settings(
     tmp: str,
     uid: int | None,
     max_processes: int | None,
+    max_files: int | None = None,
     warm: Sequence[str] = WARM,
 ) -> str:
     """The JSON argument of the worker; see ``worker/messages.py``."""
@@ -85,6 +86,7 @@ def worker_settings(
         "memory_bytes": limits.memory_bytes,
         "max_processes": max_processes,
         "max_file_bytes": limits.max_file_bytes,
+        "max_files": max_files,
         "uid": uid,
         "tmp": tmp,
     }

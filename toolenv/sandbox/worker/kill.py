@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .rights import LINUX
 
 CLEAN_S = 3.0
-KEEP_S = 0.15
+KEEP_S = 1.0
 WAIT_S = 0.005
 
 ZOMBIE, STOPPED = "Z", "T"
@@ -53,10 +53,11 @@ class Reaper:
             self._reap()
             seen = processes()
             ours = seen.keys() - {os.getpid()} if self.private else descendants(os.getpid(), seen)
-            living = {pid for pid in ours if pid != kept and seen[pid].state != ZOMBIE}
+            living = [pid for pid in ours if pid != kept and not seen[pid].dead]
             for pid in living:
                 send(pid, signal.SIGKILL)
-            if not living and seen.get(kept) == (os.getpid(), STOPPED):
+            heir = seen.get(kept)
+            if not living and heir and (heir.parent, heir.state) == (os.getpid(), STOPPED):
                 return True
             self._wait()
         return False
@@ -120,6 +121,12 @@ class Process(NamedTuple):
 
     parent: int
     state: str
+    threads: int
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing of it can run: the first thread may have ended before the others."""
+        return self.state == ZOMBIE and self.threads <= 1
 
 
 def descendants(root: int, seen: Mapping[int, Process] | None = None) -> set[int]:
@@ -139,6 +146,6 @@ def processes() -> dict[int, Process]:
     for name in os.listdir("/proc") if LINUX else ():
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                state, parent, *_ = file.read().rpartition(b")")[2].split()
-                found[int(name)] = Process(int(parent), state.decode())
+                fields = file.read().rpartition(b")")[2].split()
+                found[int(name)] = Process(int(fields[1]), fields[0].decode(), int(fields[17]))
     return found

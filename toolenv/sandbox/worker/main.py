@@ -12,7 +12,16 @@ import site
 import sys
 
 from .messages import Settings
-from .rights import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_root, prctl
+from .rights import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    drop_root,
+    limit_inodes,
+    prctl,
+    set_capabilities,
+)
 from .seccomp import refuse_calls
 from .wipe import Scratch
 from .zygote import Zygote
@@ -65,8 +74,14 @@ def warm(statement: str) -> str | None:
 def raise_walls(settings: Settings) -> None:
     """Give up what the worker needs no more, and see that it dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.getpid() == 1 and settings["uid"] is not None and os.getuid() == 0:
-        drop_root(settings["uid"], settings["path"])
+    if settings["max_files"] is not None:
+        for folder in (settings["tmp"], SHARED_MEMORY[0]):
+            limit_inodes(folder, settings["max_files"])
+    if os.getpid() == 1:
+        if settings["uid"] is not None and os.getuid() == 0:
+            drop_root(settings["uid"], settings["path"])
+        else:
+            set_capabilities(0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -14,6 +14,8 @@ class Settings(TypedDict):
         memory_bytes: Memory of each process.
         max_processes: Processes of the user; ``None``: not limited here.
         max_file_bytes: Size of each file that a program writes.
+        max_files: Files in each folder that programs can write to, where the worker has to limit them: it is then
+            started with the right to.
         uid: User to become where the worker was started by root: the worker itself where it is process 1 of its own
             namespace, else each child.
         tmp: Folder of programs. Process 1 empties it, and ``/dev/shm``, after each call; else it is emptied alone.
@@ -24,6 +26,7 @@ class Settings(TypedDict):
     memory_bytes: int
     max_processes: int | None
     max_file_bytes: int
+    max_files: int | None
     uid: int | None
     tmp: str
 

@@ -24,11 +24,13 @@ class Ending(NamedTuple):
         exit_code: That of Python, for such an end.
         value: ``repr`` of the last expression's value.
         error: A short traceback of the program alone.
+        usable: Whether another program can go on from here.
     """
 
     exit_code: int
     value: str | None = None
     error: str | None = None
+    usable: bool = True
 
 
 def new_main() -> types.ModuleType:
@@ -57,9 +59,11 @@ def run_code(code: str, main: types.ModuleType, count: int = 1) -> Ending:
             left = int(stop.code or 0) & 0xFF
             return Ending(left, error=f"SystemExit: {left}" if left else None)
         return Ending(1, error=f"SystemExit: {stop.code}")
+    except MemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # to make room
+        main.__dict__.clear()
+        return Ending(1, error=tell(error), usable=False)
     except BaseException as error:
-        if isinstance(error, MemoryError):  # make room to tell of it
-            traceback.clear_frames(error.__traceback__)
         return Ending(1, error=tell(error))
     finally:
         sys.settrace(None)

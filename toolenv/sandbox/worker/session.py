@@ -11,6 +11,7 @@ asks the kernel who said it, and between two calls it keeps one process of the s
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import signal
@@ -163,7 +164,9 @@ def _serve(control: int, settings: Settings) -> NoReturn:
                 continue
             for fd in fds:
                 close(fd)
-            _, status = waitpid(runner, 0)
+            status = 0
+            with contextlib.suppress(ChildProcessError):  # a program may ignore SIGCHLD: nobody knows how it ended
+                _, status = waitpid(runner, 0)
             channel.send(b"%s %s %d" % (ENDED, data.split()[1], status))
     finally:
         _exit(0)
@@ -182,7 +185,7 @@ def _run(fds: array.array[int], main: ModuleType, count: int, channel: socket.so
         ending = finish(run_code(request["code"], main, count), stdout, leaves=False)
         code = ending.exit_code
         if getpid() == me:  # a fork in the program comes past here too
-            heir = _fork_heir(report_fd, channel)
+            heir = ending.usable and _fork_heir(report_fd, channel)
             if not heir:
                 report(report_fd, ending, request["max_output_bytes"])
     except BaseException as error:  # the program broke what this needs; the session goes on without it

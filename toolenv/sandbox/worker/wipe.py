@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable
+
+WIPE_S = 2.0
 
 
 class Scratch:
@@ -32,10 +35,17 @@ class Scratch:
 
 
 def wipe(top: int) -> None:
-    """Empty an open folder, however deep it is; subfolders are moved up before they are emptied."""
+    """Empty an open folder, however deep it is; subfolders are moved up before they are emptied.
+
+    Raises:
+        OSError: It cannot be done, or takes too long.
+    """
     unguessable, count = os.urandom(8).hex(), 0
+    deadline = time.monotonic() + WIPE_S
     while names := os.listdir(top):
         for name in names:
+            if time.monotonic() > deadline:
+                raise TimeoutError
             try:
                 os.unlink(name, dir_fd=top)
                 continue

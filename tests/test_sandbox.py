@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,24 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolenv.errors import SandboxError
-from toolenv.sandbox import ExecResult, Limits, Sandbox, client
-from toolenv.sandbox.bwrap import BwrapSandbox
+from tests.sandboxes import KINDS, NO_DOCKER, is_shared, run, started
 from toolenv.sandbox.client import WorkerSandbox
-from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
-from toolenv.sandbox.process import PipeTransport, ProcessSandbox
-from toolenv.sandbox.worker.capture import Capture, clip
-from toolenv.sandbox.worker.kill import descendants
-from toolenv.sandbox.worker.wipe import Scratch
 
 pytestmark = pytest.mark.core
 
-SANDBOXES = {"process": ProcessSandbox, "bwrap": BwrapSandbox, "docker": DockerSandbox}
 SECRET = "TOOLENV_TEST_TOKEN"
 OWN_USER = os.geteuid() == 0
-
-
-NO_DOCKER = docker_problem(DEFAULT_IMAGE)
 
 
 def test_docker_is_there() -> None:
@@ -42,26 +27,12 @@ def test_docker_is_there() -> None:
         pytest.skip(NO_DOCKER)  # said once; the tests below then run in the other sandboxes
 
 
-@pytest.fixture(scope="module", params=[kind for kind in SANDBOXES if kind != "docker" or not NO_DOCKER])
+@pytest.fixture(scope="module", params=KINDS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[WorkerSandbox]:
     os.environ[SECRET] = "s3cret"
-    made: WorkerSandbox = SANDBOXES[request.param](Limits(max_processes=24))
-    try:
-        made.start()
-    except SandboxError as error:
-        pytest.skip(f"{request.param} does not work here: {error}")
-    yield made
-    made.close()
+    with started(request.param) as made:
+        yield made
     del os.environ[SECRET]
-
-
-def run(sandbox: Sandbox, code: str, timeout_s: float = 5.0, max_output_bytes: int = 64_000) -> ExecResult:
-    return sandbox.exec(code, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
-
-
-def is_shared(sandbox: WorkerSandbox) -> bool:
-    """Whether programs share users, processes and network with the host."""
-    return isinstance(sandbox, ProcessSandbox)
 
 
 # What a program gets -------------------------------------------------------------------------------------------------
@@ -170,9 +141,9 @@ def test_descendants_die_with_the_call(sandbox: WorkerSandbox) -> None:
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        print(os.getpid(), flush=True)\n        time.sleep(60)\n    os._exit(0)\nos.wait()\ntime.sleep(0.1)"
     )
-    started = time.monotonic()
+    start = time.monotonic()
     result = run(sandbox, code, timeout_s=20)
-    assert time.monotonic() - started < 10, "the call waited for its daemon"
+    assert time.monotonic() - start < 10, "the call waited for its daemon"
     assert result.status == "ok"
     if is_shared(sandbox):
         assert not Path(f"/proc/{int(result.stdout)}").exists()
@@ -186,9 +157,9 @@ def test_descendants_die_with_the_call(sandbox: WorkerSandbox) -> None:
 
 @pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)", "10 ** 10 ** 9"])
 def test_the_time_limit_holds_and_output_is_kept(sandbox: WorkerSandbox, code: str) -> None:
-    started = time.monotonic()
+    start = time.monotonic()
     result = run(sandbox, f"print('before')\n{code}", timeout_s=0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - start < 5
     assert (result.status, result.stdout) == ("timeout", "before\n")
     assert result.error is not None
     assert "0.3 s" in result.error
@@ -309,110 +280,3 @@ def test_odd_text_in_code_and_output(sandbox: WorkerSandbox, code: str, part: st
 @given(code=st.text(st.characters(), max_size=200))
 def test_any_text_gets_an_answer(sandbox: WorkerSandbox, code: str) -> None:
     assert run(sandbox, code, timeout_s=2).status in ("ok", "error", "timeout", "killed")
-
-
-# The host's side -----------------------------------------------------------------------------------------------------
-
-
-def test_a_worker_lives_on_after_the_thread_that_started_it() -> None:
-    sandbox = ProcessSandbox(packages=(), warm=())
-    thread = threading.Thread(target=sandbox.start)
-    thread.start()
-    thread.join()
-    time.sleep(0.2)
-    assert run(sandbox, "1 + 1").value == "2"
-    sandbox.close()
-
-
-def test_a_worker_dies_with_its_parent() -> None:
-    code = (
-        "import os, threading, time\nfrom toolenv.sandbox.process import ProcessSandbox\n"
-        "s = ProcessSandbox(packages=(), warm=())\ns.start()\nprint(s._transport._process.pid, flush=True)\n"
-        "threading.Thread(target=s.exec, args=('while True: pass',), kwargs={'timeout_s': 60}, daemon=True).start()\n"
-        "time.sleep(0.3)\nos.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    worker = Path(f"/proc/{int(done.stdout)}")
-    deadline = time.monotonic() + 10
-    while worker.exists() and "Z" not in (worker / "stat").read_text().split(")")[1][:3]:
-        assert time.monotonic() < deadline, "the worker outlives its parent"
-        time.sleep(0.05)
-
-
-def fake_worker(answers: str) -> WorkerSandbox:
-    script = f'import sys, time\nprint(\'{{"ready": true, "cold": [], "unfiltered": null}}\', flush=True)\n{answers}'
-    return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
-
-
-def test_a_worker_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "GRACE_S", 0.2)
-    sandbox = fake_worker("time.sleep(60)")
-    with pytest.raises(SandboxError, match=r"fake sandbox: no answer within 0\.3 s"):
-        sandbox.exec("1", timeout_s=0.1)
-    sandbox.close()
-
-
-def test_a_lost_worker_says_why_and_the_next_call_starts_another() -> None:
-    sandbox = fake_worker("sys.stdin.readline(); sys.exit('out of luck')")
-    for _ in range(2):
-        with pytest.raises(SandboxError, match="out of luck"):
-            sandbox.exec("1", timeout_s=1)
-    sandbox.close()
-    with pytest.raises(SandboxError, match="closed"):
-        sandbox.exec("1", timeout_s=1)
-
-
-def test_a_program_that_cannot_be_started_is_named() -> None:
-    sandbox = WorkerSandbox(lambda: PipeTransport(["/no/such/program"], {}), "x")
-    with pytest.raises(SandboxError, match="/no/such/program"):
-        sandbox.exec("1", timeout_s=1)
-
-
-# Parts of the worker -------------------------------------------------------------------------------------------------
-
-
-@given(chunks=st.lists(st.binary(max_size=50), max_size=20), limit=st.integers(2, 100))
-def test_capture_keeps_head_and_tail(chunks: list[bytes], limit: int) -> None:
-    capture = Capture(limit)
-    for chunk in chunks:
-        capture.feed(chunk)
-    whole = b"".join(chunks)
-    assert capture.total == len(whole)
-    assert len(capture.head) + len(capture.tail) == min(limit, len(whole))
-    assert whole.startswith(bytes(capture.head))
-    assert whole.endswith(bytes(capture.tail))
-
-
-@given(text=st.text(max_size=100), limit=st.integers(2, 50))
-def test_clip_keeps_whole_characters_of_head_and_tail(text: str, limit: int) -> None:
-    clipped, data = clip(text, limit), text.encode()
-    if len(data) <= limit:
-        assert clipped == text
-    else:
-        parts = re.fullmatch(r"(.*)\n\.\.\. \[(\d+) bytes left out\] \.\.\.\n(.*)", clipped, re.DOTALL)
-        assert parts is not None
-        head, left_out, tail = parts.groups()
-        assert text.startswith(head)
-        assert text.endswith(tail)
-        assert limit - 6 <= len(head.encode()) + len(tail.encode()) == len(data) - int(left_out) <= limit
-
-
-def test_wipe_empties_deep_and_locked_folders(tmp_path: Path) -> None:
-    deep = tmp_path
-    for _ in range(200):
-        deep = deep / "d"
-        deep.mkdir()
-    (deep / "file").write_text("x")
-    (tmp_path / "link").symlink_to("/")
-    (tmp_path / "locked").mkdir()
-    (tmp_path / "locked" / "file").touch()
-    (tmp_path / "locked").chmod(0)
-    assert Scratch([str(tmp_path)]).wipe()
-    assert list(tmp_path.iterdir()) == []
-    assert Path("/proc").exists()
-
-
-def test_descendants_are_found() -> None:
-    with subprocess.Popen(["sleep", "30"]) as process:
-        assert process.pid in descendants(os.getpid())
-        process.kill()

@@ -22,8 +22,8 @@ class BwrapSandbox(LocalSandbox):
     """Programs in a namespace sandbox (bubblewrap, Linux).
 
     A program sees no network, no process but its own, and a read-only file system that holds Python, its libraries
-    and the packages; ``/tmp`` is in memory. The kernel is shared, and memory is limited by process, not as a whole.
-    Its arguments are those of ``LocalSandbox``.
+    and the packages; ``/tmp`` is in memory. System calls are filtered. The kernel is shared, and memory is limited by
+    process, not as a whole. Its arguments are those of ``LocalSandbox``.
     """
 
     kind = "bwrap"

@@ -62,8 +62,10 @@ class ProcessSandbox(LocalSandbox):
     r"""Programs in children of a plain process.
 
     It gives each call a fresh state, its own folder, a cleared environment and limits on time, memory, processes and
-    output, and ends all that the call started. It does not hide files or the network. Where the parent is root, a
-    call runs as a user of its own, without the rights of root. Its arguments are those of ``LocalSandbox``.
+    output, and ends all that the call started. It does not hide files. A filter of system calls keeps programs from the
+    network and from starting others (Linux on x86_64 and aarch64; elsewhere the log says that there is none). Where the
+    parent is root, a call runs as a user of its own, without the rights of root. Its arguments are those of
+    ``LocalSandbox``.
 
     Example:
         >>> sandbox = ProcessSandbox()
@@ -128,11 +130,15 @@ class PipeTransport:
             return None
         return os.read(self._stdout.fileno(), 1 << 16)
 
+    def hang_up(self) -> None:
+        """Close the requests, so that the worker ends itself and all that runs."""
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+
     def kill(self) -> None:
         """End the worker: first by closing its requests, so that it ends what it started, then by force."""
-        if not self._stdin.closed:
-            with contextlib.suppress(OSError):
-                self._stdin.close()
+        if not self._stdout.closed:
+            self.hang_up()
             try:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:

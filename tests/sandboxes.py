@@ -1,0 +1,40 @@
+"""The three sandboxes, for the tests of what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from toolenv.errors import SandboxError
+from toolenv.sandbox import ExecResult, Limits, Sandbox
+from toolenv.sandbox.bwrap import BwrapSandbox
+from toolenv.sandbox.client import WorkerSandbox
+from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
+from toolenv.sandbox.process import ProcessSandbox
+
+SANDBOXES = {"process": ProcessSandbox, "bwrap": BwrapSandbox, "docker": DockerSandbox}
+NO_DOCKER = docker_problem(DEFAULT_IMAGE)
+KINDS = [kind for kind in SANDBOXES if kind != "docker" or not NO_DOCKER]
+
+
+@contextmanager
+def started(kind: str) -> Iterator[WorkerSandbox]:
+    """A sandbox of this kind; skips the test where it does not work."""
+    sandbox: WorkerSandbox = SANDBOXES[kind](Limits(max_processes=24))
+    try:
+        sandbox.start()
+    except SandboxError as error:
+        pytest.skip(f"{kind} does not work here: {error}")
+    yield sandbox
+    sandbox.close()
+
+
+def run(sandbox: Sandbox, code: str, timeout_s: float = 5.0, max_output_bytes: int = 64_000) -> ExecResult:
+    return sandbox.exec(code, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+
+
+def is_shared(sandbox: WorkerSandbox) -> bool:
+    """Whether programs share users, processes and network with the host."""
+    return isinstance(sandbox, ProcessSandbox)

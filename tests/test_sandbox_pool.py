@@ -297,6 +297,29 @@ def test_after_ctrl_c_nothing_more_is_begun() -> None:
     assert sorted(code for fake in fakes.made for code in fake.codes) == ["long", "long", "next"]
 
 
+def test_ctrl_c_and_closing_now_end_real_programs() -> None:
+    """The limits of the programs are far off, and nobody waits for them."""
+    pool = SandboxPool(lambda: ProcessSandbox(packages=(), warm=()), workers=2)
+    pool.start()
+    endless = ExecJob("while True: pass", timeout_s=600)
+
+    def press() -> None:
+        until(lambda: len(pool._crew._lent) == 2)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.run([endless] * 3)
+    assert pool.exec("6 * 7", timeout_s=LONG_S).value == "42"
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(pool.run, [endless])
+        until(lambda: pool._crew._lent)
+        pool.close(now=True)
+        [result] = running.result(LONG_S)
+        assert isinstance(result, SandboxError)
+
+
 def test_copies_of_a_pool_are_the_pool() -> None:
     pool = SandboxPool(FakeSandbox, workers=1)
     assert copy.deepcopy({"pool": pool})["pool"] is pool

@@ -142,7 +142,7 @@ def shared_sandbox(
 @atexit.register
 def _close_shared() -> None:
     for pool in _shared.values():
-        pool.close()
+        pool.close(now=True)
 
 
 def _unlock_in_fork() -> None:

@@ -60,6 +60,10 @@ class Transport(Protocol):
         """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
         ...
 
+    def hang_up(self) -> None:
+        """Close the requests, so that the worker ends itself and all that runs; a thread that receives sees the end."""
+        ...
+
     def kill(self) -> None:
         """End the worker and all that it started; may be called twice."""
         ...
@@ -208,6 +212,12 @@ class WorkerSandbox:
         """
         with self._lock:
             self._started()
+
+    def interrupt(self) -> None:
+        """End the worker from another thread: the call that runs in it raises ``SandboxError``."""
+        transport = self._transport
+        if transport is not None:
+            transport.hang_up()
 
     def close(self) -> None:
         """End the worker and all that runs in it."""

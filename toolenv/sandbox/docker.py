@@ -155,6 +155,12 @@ class DockerTransport:
                 self._said = (self._said + body)[-2000:]
         return out
 
+    def hang_up(self) -> None:
+        """Close the container's standard input, so that the worker ends itself and all that runs."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+
     def kill(self) -> None:
         """End the container, and remove it."""
         if self._id is not None:

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, SandboxError
@@ -110,7 +110,7 @@ class SandboxPool:
     def map(self, function: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
         """``function`` of each item, as many at once as there are workers.
 
-        After Ctrl-C or an error none is begun any more; what runs then ends by its own limits.
+        After Ctrl-C or an error none is begun any more, and the programs that run are ended.
 
         Raises:
             SandboxError: The pool is closed.
@@ -121,20 +121,23 @@ class SandboxPool:
         stopped = threading.Event()
 
         def begin(item: Item) -> Value:
-            if stopped.is_set():
-                raise CancelledError
-            return function(item)
+            with self._crew.stoppable(stopped):
+                return function(item)
 
         try:
             futures = [self._threads.submit(begin, item) for item in items]
             return [future.result() for future in futures]
         except BaseException:
-            stopped.set()
+            self._crew.stop(stopped)
             raise
 
-    def close(self) -> None:
-        """Close every sandbox, when the calls that run have ended; those that wait are not begun."""
-        self._crew.close()
+    def close(self, *, now: bool = False) -> None:
+        """Close every sandbox, when the calls that run have ended; those that wait are not begun.
+
+        Args:
+            now: Whether to end the calls that run, too.
+        """
+        self._crew.close(now=now)
         self._threads.shutdown()
 
     @property

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from toolenv.errors import ConfigError, SandboxError
@@ -150,7 +151,8 @@ class _Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Close the sandbox in the end: after it a signal may end the process where it is."""
         yield
-        await asyncio.to_thread(self.sandbox.close)
+        at_once = {"now": True} if isinstance(self.sandbox, SandboxPool) else {}
+        await asyncio.to_thread(partial(self.sandbox.close, **at_once))
 
     async def health(self, request: Request) -> Response:
         return self._json({"status": "ok"})

@@ -8,6 +8,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from functools import partial
 
 from toolenv.errors import SandboxError
@@ -37,6 +39,7 @@ class Workers:
         self._renewing = 0
         self._idle = list(made)  # the last one ran last
         self._made = {id(worker): worker for worker in made}
+        self._lent: dict[int, tuple[Sandbox, threading.Event | None]] = {}  # by thread, with what may stop it
         self._left: deque[Sandbox] = deque()
         self._changed = threading.Condition()  # guards all of these but the deque
 
@@ -70,10 +73,12 @@ class Workers:
 
         Raises:
             SandboxError: The pool is closed.
+            CancelledError: The work was stopped.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.closed or self.running < self.limit)
+            self._changed.wait_for(lambda: self.closed or _is_stopped() or self.running < self.limit)
             self.check_open()
+            _check_going()
             self.running += 1
         try:
             yield
@@ -98,7 +103,11 @@ class Workers:
     @contextlib.contextmanager
     def watched(self, worker: Sandbox) -> Iterator[None]:
         """Replace a worker that is lost; close it where its call is interrupted, since its answer is still to come."""
+        thread = threading.get_ident()
         try:
+            with self._changed:
+                _check_going()
+                self._lent[thread] = worker, _stopped.get()
             yield
         except SandboxError:
             self._in_background(partial(self._replaced, worker))
@@ -106,6 +115,27 @@ class Workers:
         except BaseException:
             self._in_background(partial(self._close, worker))
             raise
+        finally:
+            with self._changed:
+                self._lent.pop(thread, None)
+
+    @contextlib.contextmanager
+    def stoppable(self, stopped: threading.Event) -> Iterator[None]:
+        """What this thread does inside can be stopped by ``stop``."""
+        token = _stopped.set(stopped)
+        try:
+            _check_going()
+            yield
+        finally:
+            _stopped.reset(token)
+
+    def stop(self, stopped: threading.Event) -> None:
+        """Give this work no turn any more, and interrupt its calls, where the sandboxes can be interrupted."""
+        with self._changed:
+            stopped.set()
+            busy = [worker for worker, event in self._lent.values() if event is stopped]
+            self._changed.notify_all()
+        _interrupt(busy)
 
     def take(self) -> Sandbox:
         """A free worker, to whoever has a turn; a new one where there is none, and none is about to be.
@@ -161,11 +191,18 @@ class Workers:
         if self.closed:
             raise UnfitWorkerError("the sandbox pool is closed")
 
-    def close(self) -> None:
-        """Close all workers, when the calls that run have ended; who waits for a turn gets none."""
+    def close(self, *, now: bool) -> None:
+        """Close all workers, when the calls that run have ended; who waits for a turn gets none.
+
+        Args:
+            now: Whether to interrupt the calls that run.
+        """
         with self._changed:
             self.closed = True
             self._changed.notify_all()
+            busy = [worker for worker, _ in self._lent.values()] if now else []
+        _interrupt(busy)
+        with self._changed:
             self._changed.wait_for(lambda: not self.running and not self._renewing)
             self._idle.clear()
             made, self._made = self._made, {}
@@ -231,6 +268,25 @@ class Workers:
         with self._changed:
             self._made.pop(id(worker), None)
         worker.close()
+
+
+_stopped: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+
+
+def _is_stopped() -> bool:
+    stopped = _stopped.get()
+    return stopped is not None and stopped.is_set()
+
+
+def _check_going() -> None:
+    if _is_stopped():
+        raise CancelledError
+
+
+def _interrupt(workers: Sequence[Sandbox]) -> None:
+    for worker in workers:
+        if hasattr(worker, "interrupt"):
+            worker.interrupt()
 
 
 def _log(error: SandboxError) -> None:

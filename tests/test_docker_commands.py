@@ -93,8 +93,9 @@ def test_the_doctor_finds_the_docker_sandbox(capsys: pytest.CaptureFixture[str])
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no engine, no bubblewrap, no namespaces, and sandboxes that are not started."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=1))
+    monkeypatch.setattr("toolenv.sandbox.doctor.shutil", SimpleNamespace(which=lambda name: None))
+    failed = SimpleNamespace(returncode=1)
+    monkeypatch.setattr("toolenv.sandbox.doctor.subprocess", SimpleNamespace(run=lambda *_, **__: failed))
     monkeypatch.setattr(doctor_command, "_trial", lambda subject, make: Finding(subject, "missing", "does not work"))
 
 

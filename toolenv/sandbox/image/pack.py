@@ -49,7 +49,10 @@ def main() -> None:
     root, compiled = Path(sys.argv[1]), "--no-compile" not in sys.argv
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", *missing], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--root-user-action=ignore", *missing],
+            check=True,
+        )
         importlib.invalidate_caches()
     library = root / PREFIX / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     copy_folder(Path(sysconfig.get_path("stdlib")), library)

@@ -180,6 +180,11 @@ def test_each_container_has_a_user_of_its_own() -> None:
     assert not users & {"0:0", "root"}
 
 
+def test_gvisor_has_room_for_its_own_threads() -> None:
+    wanted = {runtime: container_options(Limits(), runtime)["pids_limit"] for runtime in (None, "runc", "runsc-kvm")}
+    assert wanted == {None: 64, "runc": 64, "runsc-kvm": 2048}
+
+
 # What cannot be started ----------------------------------------------------------------------------------------------
 
 

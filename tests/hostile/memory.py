@@ -205,4 +205,33 @@ x
         ("ok", *FAILS),
         ("built",),
     ),
+    Hostile(
+        "folders in memory filled, then the rest",
+        """\
+for folder in ('/tmp', '/dev/shm'):
+    for n in range(8):
+        try: open(f'{folder}/{n}', 'wb').write(bytes(16 << 20))
+        except OSError: break
+held = []
+while True: held.append(b'x' * (1 << 20))
+""",
+        FAILS,
+    ),
+    Hostile(
+        "its own program written to",
+        TRY
+        + """\
+attempt('exe', lambda: open('/proc/self/exe', 'r+b'))
+memory = os.open('/proc/self/mem', os.O_RDWR)
+for line in open('/proc/self/maps'):
+    if 'libc' in line and 'r-xp' in line:
+        start = int(line.split('-')[0], 16)
+        for at in range(0, 4096, 8):
+            try: os.pwrite(memory, b'\\xcc' * 8, start + at)
+            except OSError: break
+print('main')
+""",
+        ("ok", *FAILS),
+        ("exe refused",),
+    ),
 )

@@ -226,4 +226,12 @@ print([os.read(0, 10)], [open('/dev/stdin').read()], [open(0).read()])
 """,
         ("ok", "error"),
     ),
+    Hostile(
+        "half a character when time is up",
+        "import os, time\n_ = os.write(1, 'start é'.encode()[:-1])\ntime.sleep(60)",
+        ("timeout",),
+        ("start",),
+        limit_s=0.3,
+    ),
+    Hostile("errors that are no exceptions of the ordinary kind", "raise GeneratorExit('said')", ("error",), ("said",)),
 )

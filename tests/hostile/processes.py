@@ -344,4 +344,41 @@ print(pool.map(abs, [-1, -2]))
         (*ANY, "timeout"),
         limit_s=2,
     ),
+    Hostile(
+        "both halves of a fork go on to the end",
+        "import os, sys\npid = os.fork()\nprint('half')\n'the parent' if pid else sys.exit(7)",
+        ("ok",),
+        ("half", "the parent"),
+    ),
+    Hostile(
+        "a fork that outlives its parent and fails",
+        """\
+import os, time
+if os.fork() == 0:
+    time.sleep(0.05)
+    raise ValueError('late')
+print('main')
+5
+""",
+        ("ok",),
+        ("main", "5"),
+        ("late",),
+    ),
+    Hostile(
+        "watches and waits without number",
+        """\
+import ctypes, os, select
+libc, held = ctypes.CDLL(None), []
+for _ in range(2000):
+    fd = libc.inotify_init()
+    if fd < 0: break
+    libc.inotify_add_watch(fd, b'/tmp', 0xfff)
+for _ in range(2000):
+    try: held.append(select.epoll())
+    except OSError: break
+print('end')
+""",
+        ("ok",),
+        ("end",),
+    ),
 )

@@ -289,4 +289,24 @@ print('honest')
         ("ok",),
         ("honest",),
     ),
+    Hostile(
+        "the worker's methods called",
+        """\
+import gc, os
+request = {'id': 1, 'code': 'print("forged")', 'timeout_s': 1, 'max_output_bytes': 1000, 'stdin': '', 'keep': False}
+for thing in gc.get_objects():
+    if not type(thing).__module__.startswith('toolenv_worker'): continue
+    for name in dir(type(thing)):
+        method = getattr(thing, name, None)
+        if name.startswith('__') or not callable(method): continue
+        for arguments in ((), (request,), ({'id': 1, 'end': True},)):
+            if os.fork() == 0:
+                try: method(*arguments)
+                except BaseException: pass
+                os._exit(0)
+print('honest')
+""",
+        ("ok", "error", "killed", "timeout"),
+        limit_s=2,
+    ),
 )

@@ -115,7 +115,7 @@ def test_a_gold_answer_that_explodes_gives_no_verdict(monkeypatch: pytest.Monkey
 
 
 def test_a_stalled_worker_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading, "TIMEOUT_S", 0.0)
+    monkeypatch.setattr(grading, "TIMEOUT_S", 1e-4)
     assert math_equal("7*sqrt(5)", "\\sqrt{245}") is None
 
 

@@ -16,7 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from toolenv.errors import ConfigError, SandboxError
-from toolenv.sandbox import ExecJob, ExecResult, Limits, Sandbox, SandboxPool, make_sandbox, shared_sandbox
+from toolenv.sandbox import (
+    ExecJob,
+    ExecResult,
+    Limits,
+    Sandbox,
+    SandboxPool,
+    check_sandbox,
+    make_sandbox,
+    shared_sandbox,
+)
 from toolenv.sandbox.patience import AT_FAULT
 from toolenv.sandbox.pool import run_jobs
 from toolenv.sandbox.process import ProcessSandbox
@@ -452,6 +461,10 @@ def test_a_pool_of_sandboxes_that_keep_nothing_has_no_sessions() -> None:
     pool.close()
     with pytest.raises(SandboxError, match="closed"):
         pool.session()
+
+
+def test_a_pool_keeps_the_promises_of_a_sandbox() -> None:
+    check_sandbox(make_sandbox("process", workers=2), isolation={"environment"}, margin_s=20.0)
 
 
 # By name -------------------------------------------------------------------------------------------------------------

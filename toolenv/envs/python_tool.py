@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,8 @@ class PythonTool:
             if not isinstance(sandbox, SandboxPool):
                 raise ConfigError(f"stateful=True needs the name of a sandbox or a SandboxPool, not {sandbox!r}")
             sandbox.session().close()
-        if timeout_s <= 0:
-            raise ConfigError(f"timeout_s must be positive, not {timeout_s!r}")
+        if not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s must be a positive number of seconds, not {timeout_s!r}")
         if max_output_bytes < 1 or workers < 1:
             raise ConfigError(f"max_output_bytes and workers must be at least 1, not {max_output_bytes}, {workers}")
         self.sandbox = sandbox

@@ -23,8 +23,8 @@ KINDS = ("auto", "docker", "bwrap", "process")
 GAPS = {
     "docker": "the kernel is shared with the host, so a kernel bug is a way out",
     "bwrap": "the kernel is shared with the host, and memory is limited by process, not as a whole",
-    "process": "programs can use the network and whatever files and processes their user can; "
-    "install bubblewrap or Docker before you run code that you do not trust",
+    "process": "programs can read whatever files their user can, and use the network where system calls are not "
+    "filtered (Linux on x86-64 and arm64 filters); install bubblewrap or Docker for code that you do not trust",
 }
 
 Factories = dict[str, Callable[[], Sandbox]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from docker_engines import Proxy, container_id, needs_docker, plain, proxy, wait_until_gone
 
 from toolenv.errors import SandboxError
-from toolenv.sandbox import ExecResult, Limits, client
+from toolenv.sandbox import ExecResult, Limits, client, engine
 from toolenv.sandbox import docker as docker_sandbox
 from toolenv.sandbox.docker import DockerSandbox, container_options
 from toolenv.sandbox.engine import connect
@@ -188,6 +189,12 @@ def test_gvisor_has_room_for_its_own_threads() -> None:
 # What cannot be started ----------------------------------------------------------------------------------------------
 
 
+def own_containers() -> set[str]:
+    """Ids of the containers that this process made."""
+    found = connect().api.containers(all=True, filters={"label": f"toolenv.owner.pid={os.getpid()}"})
+    return {container["Id"] for container in found}
+
+
 @needs_docker
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -199,14 +206,26 @@ def test_gvisor_has_room_for_its_own_threads() -> None:
     ],
 )
 def test_what_cannot_be_started_says_why_and_leaves_nothing(options: dict[str, Any], message: str) -> None:
-    before = {found["Id"] for found in connect().api.containers(all=True)}
+    before = own_containers()
     made = plain(**options)
     with pytest.raises(SandboxError, match=message):
         made.start()
     made.close()
-    mine = [f for f in connect().api.containers(all=True) if f["Labels"].get("toolenv.owner.pid") == str(os.getpid())]
-    for container in {found["Id"] for found in mine} - before:
+    for container in own_containers() - before:
         wait_until_gone(container)
+
+
+@needs_docker
+def test_an_interrupted_start_leaves_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        assert own_containers() - before, "the container is made by now"
+        raise KeyboardInterrupt
+
+    before = own_containers()
+    monkeypatch.setattr(docker_sandbox, "attach", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        plain().start()
+    assert own_containers() == before
 
 
 def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +233,15 @@ def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     with pytest.raises(SandboxError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:9 .*refused"):
         plain().start()
+
+
+def test_an_engine_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("docker")
+    monkeypatch.setattr(engine, "PING_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(SandboxError, match="no Docker engine answers .*timed out"):
+            plain().start()
 
 
 # What is lost --------------------------------------------------------------------------------------------------------

@@ -211,7 +211,17 @@ def attach(client: Any, container_id: str) -> Any:
 
 
 def container_options(limits: Limits, runtime: str | None = None) -> dict[str, Any]:
-    """Options of a hardened container, as the Docker SDK names them."""
+    """Options of a hardened container, as the Docker SDK names them.
+
+    Args:
+        limits: What a call may use.
+        runtime: The engine's runtime; ``None``: its default.
+
+    Example:
+        >>> options = container_options(Limits(memory_bytes=256 << 20))
+        >>> options["network_mode"], options["read_only"], options["cap_drop"], options["mem_limit"] >> 20
+        ('none', True, ['ALL'], 256)
+    """
     # Each container has a user of its own, since the kernel keeps some counts by user over all containers.
     uid = FIRST_UID + (os.getpid() * 16 + next(_slots)) % USERS
     return {

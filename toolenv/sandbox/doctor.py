@@ -48,6 +48,11 @@ class Finding:
         state: ``"ok"``, ``"missing"``, ``"weak"`` (works, with a wall less) or ``"optional"`` (not there, nor needed).
         seen: What there is.
         mend: The command that mends it; empty where nothing is to mend.
+
+    Example:
+        >>> print(Finding("bubblewrap", "missing", "there is no program 'bwrap'", "apt-get install bubblewrap"))
+        missing   bubblewrap         there is no program 'bwrap'
+                                     -> apt-get install bubblewrap
     """
 
     subject: str
@@ -105,6 +110,9 @@ def _docker(image: str, runtime: str | None, clean: bool) -> Iterator[Finding]:
         yield _gvisor(info)
         yield _image(client, image)
         yield _leftovers(client, clean)
+    except (require("docker", "docker").errors.DockerException, OSError) as error:
+        yield Finding("docker engine", "missing", f"it does not answer ({str(error)[:160]})")
+        return
     finally:
         client.close()
     yield _trial("docker sandbox", lambda: DockerSandbox(image=image, runtime=runtime))

@@ -41,7 +41,10 @@ def connect() -> Any:
         key = (os.getpid(), *(os.environ.get(name) for name in SETTINGS))
         if key not in _clients:
             client = new_client()
-            remove_leftovers(client)
+            try:
+                remove_leftovers(client)
+            except (require("docker", "docker").errors.DockerException, OSError) as error:
+                raise SandboxError(f"the Docker engine does not answer ({str(error)[:160]})") from error
             _clients[key] = client
         return _clients[key]
 

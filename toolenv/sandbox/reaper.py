@@ -40,7 +40,12 @@ def host_id() -> str:
 
 
 def owner_of(labels: Mapping[str, str]) -> Owner:
-    """Whether the process that made a container lives; of one on another machine we cannot know."""
+    """Whether the process that made a container lives; of one on another machine we cannot know.
+
+    Example:
+        >>> owner_of(owner_labels()), owner_of({"toolenv": "sandbox"})
+        ('alive', 'unknown')
+    """
     host, pid, start = (labels.get(name, "") for name in (HOST, PID, START))
     if not host or host != host_id() or not pid.isdigit():
         return "unknown"

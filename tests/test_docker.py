@@ -240,7 +240,7 @@ def test_an_engine_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(engine, "PING_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(SandboxError, match="no Docker engine answers .*timed out"):
+        with pytest.raises(SandboxError, match=r"no Docker engine answers .*timed out"):
             plain().start()
 
 

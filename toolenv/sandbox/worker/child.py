@@ -8,15 +8,15 @@ import random
 import signal
 import sys
 import tempfile
-from os import _exit, getpid, write  # as they are now: a program may put others in their place
+from os import _exit, getpid, read, write  # as they are now: a program may put others in their place
 from typing import NoReturn
 
-from .capture import clip
 from .limits import set_limits
 from .messages import Request, Settings
 from .notebook import Ending, finish, new_main, run_code
 from .rights import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_root, prctl
 from .streams import Ends
+from .text import clip
 
 FIRST_OWN_FD = 3
 CRASHED = 70
@@ -25,19 +25,31 @@ NICE = 10
 
 def run_child(request: Request, settings: Settings, ends: Ends) -> NoReturn:
     """Run one request in this process, which is a new child, and exit."""
-    code = CRASHED
+    exit_code = CRASHED
     try:
         main_pid = getpid()
         take_streams(ends)
         report_fd = keep_descriptors(ends.report)
         become_program(settings, request["timeout_s"])
+        code = read_code(request["code_bytes"])
         stdout = sys.stdout
-        ending = finish(run_code(request["code"], new_main()), stdout, leaves=True)
-        code = ending.exit_code
+        ending = finish(run_code(code, new_main()), stdout, leaves=True)
+        exit_code = ending.exit_code
         if getpid() == main_pid:  # a fork in the program comes past here too
             report(report_fd, ending, request["max_output_bytes"])
     finally:
-        _exit(code)
+        _exit(exit_code)
+
+
+def read_code(count: int) -> str:
+    """The program, which comes before what it reads from the same pipe."""
+    data = b""
+    while len(data) < count:
+        part = read(0, count - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data.decode("utf-8", "surrogatepass")
 
 
 def report(fd: int, ending: Ending, limit: int) -> None:

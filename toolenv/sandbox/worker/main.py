@@ -11,7 +11,7 @@ import signal
 import site
 import sys
 
-from .messages import Settings
+from .messages import Answer, Request, Settings
 from .rights import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
@@ -23,6 +23,7 @@ from .rights import (
     set_capabilities,
 )
 from .seccomp import refuse_calls
+from .streams import Streams
 from .wipe import Scratch
 from .zygote import Zygote
 
@@ -53,12 +54,8 @@ def main(argument: str) -> None:
     zygote = Zygote(settings, requests, replies, wake, scratch, oom)
     if os.getpid() != 1:
         signal.signal(signal.SIGTERM, lambda *_: zygote.leave())
-    code = "open('file', 'w').close()\n1 + 1"
-    trial = zygote.call(
-        {"id": 0, "code": code, "timeout_s": 10.0, "max_output_bytes": 1000, "stdin": "", "keep": False}
-    )
-    ready = trial["value"] == "2" and trial["clean"]
-    zygote.reply({"ready": ready, "problem": None if ready else trial, "cold": failed, "unfiltered": unfiltered})
+    wrong = _trial(zygote)
+    zygote.tell({"ready": wrong is None, "problem": wrong, "cold": failed, "unfiltered": unfiltered})
     zygote.serve()
 
 
@@ -129,3 +126,25 @@ def _watch_children() -> int:
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     return read
+
+
+def _trial(zygote: Zygote) -> Answer | None:
+    """Run a first program, which makes a file; what went wrong, ``None`` where nothing did."""
+    read, write = os.pipe()
+    code = b"open('file', 'w').close()\n1 + 1"
+    os.write(write, code)
+    request: Request = {
+        "id": 0,
+        "timeout_s": 10.0,
+        "max_output_bytes": 1000,
+        "keep": False,
+        "code_bytes": len(code),
+        "stdin_bytes": 0,
+    }
+    streams = Streams(request, read)
+    answer = zygote.call(request, streams)
+    said = [b"".join(capture.parts()).decode("utf-8", "replace") for capture in streams.captures.values()]
+    streams.forget()
+    os.close(read)
+    os.close(write)
+    return None if said[-1] == "v2" and answer["clean"] else answer | {"said": said}

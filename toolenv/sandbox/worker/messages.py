@@ -1,8 +1,17 @@
-"""What the worker is told and what it answers: JSON objects, one a line."""
+"""What the worker is told and what it answers.
+
+A request is a header, JSON that is padded to ``HEADER_BYTES`` and ends a line, and then the bytes of the program and of
+its standard input. An answer is a line of JSON, and then the bytes that were kept of standard output, of standard error
+and of the program's report, as many as the line says.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, TypedDict
+
+HEADER_BYTES = 256
 
 
 class Settings(TypedDict):
@@ -32,25 +41,38 @@ class Settings(TypedDict):
 
 
 class Request(TypedDict):
-    """One program to run.
+    """The header of a program to run.
 
     Attributes:
         id: What the answer is known by.
-        code: The program.
         timeout_s: Wall-clock limit, in seconds.
         max_output_bytes: Most that is kept of each stream, of the value and of the error.
-        stdin: What the program reads.
         keep: Run it in the session, whose variables and files the next such request finds. The first one opens it, and
             ``{"id": ..., "end": true}`` ends it; between the two there is no request without ``keep``.
+        code_bytes: Length of the program in UTF-8 (surrogates as they are).
+        stdin_bytes: Length of what it reads, likewise.
     """
 
     id: int
-    code: str
     timeout_s: float
     max_output_bytes: int
-    stdin: str
     keep: bool
+    code_bytes: int
+    stdin_bytes: int
 
 
 Answer = dict[str, Any]
-"""The request's ``id``, ``clean`` (nothing of the call is left but the session), and the fields of ``ExecResult``."""
+"""The line of an answer.
+
+``id``; ``clean``: nothing of the call is left but the session; ``status``, ``exit_code`` and ``wall_s`` as in
+``ExecResult``; ``said``: why it was ended, ``None`` where it ended by itself; ``note``: more to say of it, or ``None``;
+``streams``: for each of the three ``[bytes kept, bytes of them that are its head, bytes in all]``.
+
+A report is the letter ``v`` and the value of the last expression, or ``e`` and a traceback. The program can write it as
+well, so it is only shown.
+"""
+
+
+def header(request: Mapping[str, Any]) -> bytes:
+    """The header of a request."""
+    return json.dumps(request).encode("ascii").ljust(HEADER_BYTES - 1) + b"\n"

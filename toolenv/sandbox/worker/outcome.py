@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-from .capture import Capture
 from .memory import OutOfMemory
 from .messages import Answer
 from .streams import FLOOD_BYTES
@@ -17,13 +16,12 @@ class Judge:
     def __init__(self) -> None:
         self._out_of_memory = OutOfMemory()
 
-    def outcome(self, end: str, status: int, report: Capture, timeout_s: float) -> Answer:
-        """Status, exit code, value and error of a call.
+    def outcome(self, end: str, status: int, timeout_s: float) -> Answer:
+        """Status and exit code of a call, and why it was ended.
 
         Args:
             end: ``"exit"``, ``"timeout"``, ``"flood"`` or ``"lost"``.
             status: Wait status of the main process, where it ended by itself.
-            report: What the main process said of its end; the program can have written it, so it is only shown.
             timeout_s: The limit that is told, in seconds.
         """
         if end == "timeout":
@@ -37,10 +35,7 @@ class Judge:
             return ended("timeout", code, f"timed out after {timeout_s:g} s: used too much CPU time")
         if code < 0:
             return ended("killed", code, self._signal(-code))
-        text = report.text()
-        if code:
-            return ended("error", code, text[1:] if text.startswith("e") else f"exited with code {code}")
-        return ended("ok", code, None, text[1:] if text.startswith("v") else None)
+        return ended("error" if code else "ok", code, None)
 
     def _signal(self, number: int) -> str:
         name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
@@ -50,6 +45,6 @@ class Judge:
         return f"killed by {name}"
 
 
-def ended(status: str, code: int | None, error: str | None, value: str | None = None) -> Answer:
+def ended(status: str, code: int | None, said: str | None) -> Answer:
     """The fields of an answer that say how a call ended."""
-    return {"status": status, "exit_code": code, "value": value, "error": error}
+    return {"status": status, "exit_code": code, "said": said, "note": None}

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from os import _exit, close, dup2, fork, getpid, pipe, read, waitpid  # as they are before any program
 from types import ModuleType
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn
 
-from .child import CRASHED, become_program, keep_descriptors, report, take_streams
+from .child import CRASHED, become_program, keep_descriptors, read_code, report, take_streams
 from .kill import Reaper, send
 from .messages import Request, Settings
 from .notebook import Ending, finish, new_main, run_code, tell
@@ -34,9 +33,16 @@ CREDENTIALS = struct.Struct("3i")
 SO_PASSCRED = 16
 SCM_CREDENTIALS = 2
 MESSAGE_BYTES = 64
-REPORT = Ends._fields.index("report")
 ERROR_BYTES = 4000
-RUN, NEW, ENDED = b"run", b"new", b"ended"
+NEW, ENDED = b"new", b"ended"
+
+
+class Order(NamedTuple):
+    """What the session is told of a program."""
+
+    id: int
+    code_bytes: int
+    max_output_bytes: int
 
 
 class Session:
@@ -60,12 +66,12 @@ class Session:
         assert self._socket is not None
         return self._socket.fileno()
 
-    def run(self, request: Request, fds: Sequence[int], fork_child: Callable[[], int]) -> bool:
+    def run(self, request: Request, ends: Ends, fork_child: Callable[[], int]) -> bool:
         """Have the session run a program; whether it was heard.
 
         Args:
             request: The program.
-            fds: The program's ends of its pipes, and where to read the request.
+            ends: The program's ends of its pipes.
             fork_child: Makes the session's process, where there is none.
         """
         if not self.pid:
@@ -73,9 +79,10 @@ class Session:
         assert self._socket is not None
         self._heir, self._request = 0, request["id"]
         send(self.pid, signal.SIGCONT)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
+        order = Order(request["id"], request["code_bytes"], request["max_output_bytes"])
         try:
-            self._socket.sendmsg([b"%s %d" % (RUN, request["id"])], rights)
+            self._socket.sendmsg([b"%d %d %d" % order], rights)
         except OSError:  # the last program closed its end, or filled it
             return False
         return True
@@ -152,48 +159,47 @@ def _serve(control: int, settings: Settings) -> NoReturn:
         become_program(settings, timeout_s=None)
         main, count = new_main(), 0
         while True:
-            data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(5 * 4))
+            data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(len(Ends._fields) * 4))
             if not data:
                 break
-            fds = array.array("i")
-            fds.frombytes(extra[0][2])
+            order = Order(*map(int, data.split()))
+            ends = Ends(*array.array("i", extra[0][2]))
             count += 1
             runner = fork()
             if runner == 0:
-                _run(fds, main, count, channel)
+                _run(order, ends, main, count, channel)
                 continue
-            for fd in fds:
+            for fd in ends:
                 close(fd)
             status = 0
             with contextlib.suppress(ChildProcessError):  # a program may ignore SIGCHLD: nobody knows how it ended
                 _, status = waitpid(runner, 0)
-            channel.send(b"%s %s %d" % (ENDED, data.split()[1], status))
+            channel.send(b"%s %d %d" % (ENDED, order.id, status))
     finally:
         _exit(0)
 
 
-def _run(fds: array.array[int], main: ModuleType, count: int, channel: socket.socket) -> None:
+def _run(order: Order, ends: Ends, main: ModuleType, count: int, channel: socket.socket) -> None:
     """Run a program, and return as the session that has what it left."""
-    me, code, heir, report_fd = getpid(), CRASHED, False, fds[REPORT]
+    me, exit_code, heir = getpid(), CRASHED, False
     try:
-        *ends, request_fd = fds
-        request = _read_request(request_fd)
-        take_streams(Ends(*ends))
-        for fd in (*ends[:REPORT], request_fd):
+        take_streams(ends)
+        for fd in (ends.stdin, ends.stdout, ends.stderr):
             close(fd)
+        code = read_code(order.code_bytes)
         stdout = sys.stdout
-        ending = finish(run_code(request["code"], main, count), stdout, leaves=False)
-        code = ending.exit_code
+        ending = finish(run_code(code, main, count), stdout, leaves=False)
+        exit_code = ending.exit_code
         if getpid() == me:  # a fork in the program comes past here too
-            heir = ending.usable and _fork_heir(report_fd, channel)
+            heir = ending.usable and _fork_heir(ends.report, channel)
             if not heir:
-                report(report_fd, ending, request["max_output_bytes"])
+                report(ends.report, ending, order.max_output_bytes)
     except BaseException as error:  # the program broke what this needs; the session goes on without it
-        code = CRASHED
-        report(report_fd, Ending(code, error=tell(error)), ERROR_BYTES)
+        exit_code = CRASHED
+        report(ends.report, Ending(exit_code, error=tell(error)), ERROR_BYTES)
     finally:
         if not heir:
-            _exit(code)
+            _exit(exit_code)
 
 
 def _fork_heir(report_fd: int, channel: socket.socket) -> bool:
@@ -211,10 +217,3 @@ def _fork_heir(report_fd: int, channel: socket.socket) -> bool:
     channel.send(NEW)
     close(telling)
     return True
-
-
-def _read_request(fd: int) -> Request:
-    data = b""
-    while part := read(fd, 1 << 16):
-        data += part
-    return cast(Request, json.loads(data))

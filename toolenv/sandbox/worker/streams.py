@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from itertools import pairwise
 from typing import NamedTuple
 
 from .capture import Capture
+from .feed import CHUNK_BYTES, Feed
 from .messages import Request
 
 FLOOD_BYTES = 8 << 20
-CHUNK_BYTES = 1 << 16
+REPORT_BYTES = 100  # what a report has beyond a value or an error: its letter, and a mark where something is left out
 
 
 class Ends(NamedTuple):
@@ -24,33 +27,31 @@ class Ends(NamedTuple):
 class Streams:
     """The worker's side of the pipes of one call.
 
+    Args:
+        request: The call.
+        source: Where its program and its standard input come from.
+
     Attributes:
         ends: The program's side.
-        captures: What came out of each descriptor.
-        feeds: What is still to be written to each descriptor.
+        feed: What the program reads.
+        captures: What came out of each descriptor: standard output, standard error, the report.
     """
 
-    def __init__(self, request: Request) -> None:
-        limit = request["max_output_bytes"]
-        self._open: set[int] = set()
-        self.feeds: dict[int, bytes] = {}
-        stdin = self.source(request["stdin"].encode("utf-8", "surrogatepass"))
+    def __init__(self, request: Request, source: int) -> None:
+        self.feed = Feed(source, request["code_bytes"] + request["stdin_bytes"])
         out, err, report = os.pipe(), os.pipe(), os.pipe()
-        self.ends = Ends(stdin, out[1], err[1], report[1])
-        self.stdout, self.stderr, self.report = Capture(limit), Capture(limit), Capture(limit + 1)
-        self.captures = {out[0]: self.stdout, err[0]: self.stderr, report[0]: self.report}
-        for fd in self.captures:
-            self._own(fd)
-
-    def source(self, data: bytes) -> int:
-        """A descriptor that a program reads ``data`` from."""
-        if not data:
-            return os.open(os.devnull, os.O_RDONLY)
-        read, write = os.pipe()
-        self._own(write)
-        self.feeds[write] = data
-        self.feed(write)  # most of the time it all fits
-        return read
+        self.ends = Ends(self.feed.program_end, out[1], err[1], report[1])
+        limit = request["max_output_bytes"]
+        # Memory that no program has seen, and that goes back to the kernel with all that was in it.
+        size = CHUNK_BYTES + 3 * limit + REPORT_BYTES
+        self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._view = memoryview(self._memory)
+        self._chunk = self._view[:CHUNK_BYTES]
+        places = [CHUNK_BYTES + i * limit for i in range(3)] + [size]
+        self.captures: dict[int, Capture] = {}
+        for (fd, _), (start, end) in zip((out, err, report), pairwise(places), strict=True):
+            os.set_blocking(fd, False)
+            self.captures[fd] = Capture(self._view[start:end])
 
     def close_ends(self) -> None:
         """Close the program's side, which it has by now."""
@@ -67,40 +68,30 @@ class Streams:
         capture = self.captures[fd]
         while capture.total <= FLOOD_BYTES:
             try:
-                data = os.read(fd, CHUNK_BYTES)
+                count = os.readv(fd, [self._chunk])
             except BlockingIOError:
                 return False
-            if not data:
+            if not count:
                 return True
-            capture.feed(data)
+            with self._chunk[:count] as data:
+                capture.feed(data)
         return False
 
-    def feed(self, fd: int) -> bool:
-        """Write what fits; whether all is written, or nobody reads any more."""
-        left = self.feeds[fd]
-        try:
-            left = left[os.write(fd, left) :]
-        except BlockingIOError:
-            return False
-        except BrokenPipeError:
-            left = b""
-        self.feeds[fd] = left
-        if not left:
-            self._close(fd)
-            del self.feeds[fd]
-        return not left
-
     def finish(self) -> None:
-        """Read what is left, and close."""
+        """Read what is left, and close all but the captures.
+
+        Raises:
+            EOFError: The host is gone.
+        """
+        self.feed.finish()
         for fd in self.captures:
             self.drain(fd)
-        for fd in list(self._open):
-            self._close(fd)
+            os.close(fd)
 
-    def _own(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._open.add(fd)
-
-    def _close(self, fd: int) -> None:
-        os.close(fd)
-        self._open.discard(fd)
+    def forget(self) -> None:
+        """Let go of what was captured."""
+        for capture in self.captures.values():
+            capture.close()
+        self._chunk.release()
+        self._view.release()
+        self._memory.close()

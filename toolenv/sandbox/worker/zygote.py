@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from .child import run_child
 from .kill import Reaper
-from .messages import Answer, Request, Settings
+from .messages import HEADER_BYTES, Answer, Request, Settings
 from .outcome import Judge
 from .session import Session
 from .streams import Streams
@@ -40,28 +40,29 @@ class Zygote:
 
     def serve(self) -> NoReturn:
         """Answer requests until their pipe closes."""
-        with open(self.requests, "rb", closefd=False) as lines:
-            for line in lines:
-                self.reply(self.answer(json.loads(line)))
-        self.leave()
+        try:
+            while True:
+                self.answer(json.loads(self._read_header()))
+        except EOFError:
+            self.leave()
 
-    def reply(self, message: Answer) -> None:
-        """Write one line."""
-        data = json.dumps(message).encode("ascii") + b"\n"
-        while data:
-            data = data[os.write(self.replies, data) :]
-
-    def answer(self, request: Any) -> Answer:
-        """Do what is asked."""
+    def answer(self, request: Any) -> None:
+        """Do what is asked, and say what came of it."""
         if "end" in request:
             self.session.close()
             clean = self.reaper.kill_all()
-            return {"id": request["id"], "clean": self.scratch.wipe() and clean}
-        return self.keep(request) if request["keep"] else self.call(request)
+            self.tell({"id": request["id"], "clean": self.scratch.wipe() and clean})
+            return
+        streams = Streams(request, self.requests)
+        answer = self.keep(request, streams) if request["keep"] else self.call(request, streams)
+        captures = streams.captures.values()
+        kept = [(capture, sum(map(len, capture.parts()))) for capture in captures]
+        answer["streams"] = [[count, capture.head_bytes, capture.total] for capture, count in kept]
+        self.tell(answer, *(part for capture in captures for part in capture.parts()))
+        streams.forget()
 
-    def call(self, request: Request) -> Answer:
+    def call(self, request: Request, streams: Streams) -> Answer:
         """Run a program in a child, then remove every trace of it."""
-        streams = Streams(request)
         started = time.monotonic()
         pid = self.fork()
         if pid == 0:
@@ -78,25 +79,14 @@ class Zygote:
         clean = self.reaper.kill_all()
         streams.finish()
         clean = self.scratch.wipe() and clean
-        return self.told(request, streams, end, wall_s) | {"clean": clean}
+        return self._told(request, end) | {"wall_s": wall_s, "clean": clean}
 
-    def told(self, request: Request, streams: Streams, end: End, wall_s: float) -> Answer:
-        """What is answered to a request."""
-        if end[0] == "orphaned":
-            self.leave()
-        texts = {"stdout": streams.stdout.text(), "stderr": streams.stderr.text()}
-        outcome = self.judge.outcome(*end, streams.report, request["timeout_s"])
-        return {"id": request["id"], "wall_s": wall_s} | texts | outcome
-
-    def keep(self, request: Request) -> Answer:
+    def keep(self, request: Request, streams: Streams) -> Answer:
         """Run a program in the session, which then stands still."""
-        streams = Streams(request)
-        request_fd = streams.source(json.dumps(request).encode("ascii"))
         started = time.monotonic()
         end: End = ("lost", 0)
-        heard = self.session.run(request, [*streams.ends, request_fd], self.fork)
+        heard = self.session.run(request, streams.ends, self.fork)
         streams.close_ends()
-        os.close(request_fd)
         if heard:
             deadline = started + request["timeout_s"]
             end = watch(streams, deadline, self.requests, [self.wake, self.session.news], self.ended_in_session)
@@ -104,11 +94,13 @@ class Zygote:
         goes_on = self.session.settle(end)
         clean = goes_on or self.reaper.kill_all()
         streams.finish()
-        answer = self.told(request, streams, end, wall_s) | {"clean": clean}
+        answer = self._told(request, end) | {"wall_s": wall_s, "clean": clean}
         if not goes_on:
-            _add(answer, "killed", "the variables of this session are lost")
+            answer |= {"status": "killed", "note": "the variables of this session are lost"}
         elif not self.session.advanced:
-            _add(answer, "error", "variables are as they were before this program")
+            answer["note"] = "variables are as they were before this program"
+            if answer["status"] == "ok":
+                answer["status"] = "error"
         return answer
 
     def ended_in_session(self) -> End | None:
@@ -133,9 +125,21 @@ class Zygote:
         self.reaper.kill_all()
         os._exit(0)
 
+    def _told(self, request: Request, end: End) -> Answer:
+        return {"id": request["id"]} | self.judge.outcome(*end, request["timeout_s"])
 
-def _add(answer: Answer, status: str, words: str) -> None:
-    """Say more of a call than how its program ended."""
-    if answer["status"] == "ok":
-        answer["status"] = status
-    answer["error"] = f"{answer['error'] or 'exited with code 0'}; {words}"
+    def _read_header(self) -> bytes:
+        data = b""
+        while len(data) < HEADER_BYTES:
+            part = os.read(self.requests, HEADER_BYTES - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
+
+    def tell(self, message: Answer, *parts: memoryview) -> None:
+        """Write a line, and bytes after it."""
+        for part in (memoryview(json.dumps(message).encode("ascii") + b"\n"), *parts):
+            sent = 0
+            while sent < len(part):
+                sent += os.write(self.replies, part[sent:])

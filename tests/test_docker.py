@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -319,10 +320,13 @@ def test_starting_and_closing_leaves_nothing_behind() -> None:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
 
     counts = []
+    gc.collect()  # what earlier tests left
     for _ in range(21):  # the first one makes the client
         sandbox = plain()
         container = container_id(sandbox)
         sandbox.close()
         counts.append(held())
         wait_until_gone(container)
-    assert counts[-1] == counts[0]
+    files, threads = zip(*counts, strict=True)
+    assert files[-1] <= files[0]
+    assert threads[-1] <= threads[0]

@@ -26,6 +26,7 @@ from toolenv.sandbox.client import WorkerSandbox, worker_command
 from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 from toolenv.sandbox.worker import seccomp
 from toolenv.sandbox.worker.capture import Capture
+from toolenv.sandbox.worker.feed import Feed
 from toolenv.sandbox.worker.kill import Process, descendants
 from toolenv.sandbox.worker.seccomp import ARCHITECTURES, build_filter
 from toolenv.sandbox.worker.syscalls import JUDGED, REFUSED
@@ -33,6 +34,8 @@ from toolenv.sandbox.worker.text import clip
 from toolenv.sandbox.worker.wipe import Scratch
 
 pytestmark = pytest.mark.core
+
+READY = '{"ready": true, "cold": [], "unfiltered": null, "sessions": true}'
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -153,11 +156,14 @@ def test_a_missing_filter_is_said(caplog: pytest.LogCaptureFixture, monkeypatch:
     assert "riscv64" in str(seccomp.refuse_calls())
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     assert "Darwin" in str(seccomp.refuse_calls())
-    script = 'print(\'{"ready": true, "cold": [], "unfiltered": "no seccomp"}\', flush=True); input()'
+    ready = READY.replace("null", '"no seccomp"').replace('"sessions": true', '"sessions": false')
+    script = f"print({ready!r}, flush=True); input()"
     sandbox = WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
     with caplog.at_level(logging.WARNING, "toolenv.sandbox"):
         sandbox.start()
     assert "fake sandbox: system calls are not filtered: no seccomp" in caplog.text
+    with pytest.raises(SandboxError, match="fake sandbox: sessions need a worker on Linux"):
+        sandbox.exec_keeping("1", timeout_s=1)
     sandbox.close()
 
 
@@ -211,7 +217,7 @@ def test_a_worker_dies_with_its_parent() -> None:
 
 
 def fake_worker(answers: str) -> WorkerSandbox:
-    script = f'import sys, time\nprint(\'{{"ready": true, "cold": [], "unfiltered": null}}\', flush=True)\n{answers}'
+    script = f"import sys, time\nprint({READY!r}, flush=True)\n{answers}"
     return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")
 
 
@@ -270,6 +276,37 @@ def test_capture_keeps_head_and_tail(chunks: list[bytes], limit: int) -> None:
     else:
         assert kept == whole[: capture.head_bytes] + whole[capture.head_bytes - limit :]
     capture.close()
+
+
+@pytest.mark.parametrize("read_first", [0, 70_000, 300_000])
+@pytest.mark.parametrize("way", ["splice", "read and write"])
+def test_a_feed_passes_on_what_is_wanted_and_takes_the_rest_away(
+    way: str, read_first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way != "splice":
+        monkeypatch.delattr(os, "splice")
+    source, host = os.pipe()
+    data = os.urandom(300_000)
+    sender = threading.Thread(target=lambda: os.write(host, data + b"next"))
+    sender.start()
+    feed = Feed(source, len(data))
+    seen = b""
+    while len(seen) < read_first:
+        if feed.waits_for is not None:
+            feed.step()
+        seen += os.read(feed.program_end, 50_000)
+    assert seen == data[: len(seen)]
+    os.close(feed.program_end)
+    feed.finish()
+    assert os.read(source, 10) == b"next"
+    sender.join()
+    os.close(host)
+    gone = Feed(source, 1)
+    with pytest.raises(EOFError):
+        gone.step()
+    gone.close()
+    for fd in (source, gone.program_end):
+        os.close(fd)
 
 
 @given(text=st.text(max_size=100), limit=st.integers(2, 50))

@@ -144,6 +144,7 @@ class WorkerSandbox:
         self._transport: Transport | None = None
         self._finalizer: Callable[[], Any] = lambda: None
         self._count = 0
+        self._has_sessions = False
         self._in_session = False
         self._closed = False
 
@@ -187,6 +188,9 @@ class WorkerSandbox:
             SandboxError: The worker could not be started, or was lost, and the session with it.
         """
         with self._lock:
+            self._started()
+            if not self._has_sessions:
+                raise SandboxError(f"{self.name}: sessions need a worker on Linux; use a fresh state, or Docker")
             result = self._call(code, timeout_s, max_output_bytes, stdin, keep=True)
             self._in_session = self._transport is not None
             if self._in_session:
@@ -267,6 +271,7 @@ class WorkerSandbox:
                 answer, _ = self._receive(transport, START_S)
                 if not answer.get("ready"):
                     raise SandboxError(f"the worker's first program failed: {answer.get('problem')}")
+                self._has_sessions = answer["sessions"]
                 if answer["unfiltered"]:
                     logger.warning("%s: system calls are not filtered: %s", self.name, answer["unfiltered"])
                 for problem in answer["cold"]:

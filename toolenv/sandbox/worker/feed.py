@@ -37,7 +37,7 @@ class Feed:
         """
         try:
             while self.left:
-                self._move(os.SPLICE_F_NONBLOCK)
+                self._move(wait=False)
         except BlockingIOError:  # one side is empty, or the other one full: it is the one that was not waited for
             waited = self.waits_for and self.waits_for[0]
             self.waits_for = (self._target, select.POLLOUT) if waited == self.source else (self.source, select.POLLIN)
@@ -53,7 +53,7 @@ class Feed:
         if self.left and not self._unwanted:
             self._drop()
         while self.left:
-            self._move(0)
+            self._move(wait=True)
         self.close()
 
     def close(self) -> None:
@@ -62,9 +62,9 @@ class Feed:
             os.close(self._target)
         self.waits_for = None
 
-    def _move(self, flags: int) -> None:
+    def _move(self, *, wait: bool) -> None:
         try:
-            moved = os.splice(self.source, self._target, min(self.left, CHUNK_BYTES), flags=flags)
+            moved = _splice(self.source, self._target, min(self.left, CHUNK_BYTES), wait)
         except BrokenPipeError:  # nobody reads any more
             self._drop()
             return
@@ -76,3 +76,13 @@ class Feed:
         self._unwanted = True
         os.close(self._target)
         self._target = os.open(os.devnull, os.O_WRONLY)
+
+
+def _splice(source: int, target: int, count: int, wait: bool) -> int:
+    """Move some bytes from one pipe to another one."""
+    if hasattr(os, "splice"):
+        return os.splice(source, target, count, flags=0 if wait else os.SPLICE_F_NONBLOCK)
+    # macOS has none; there, the bytes come by way of this process.
+    if not wait and not all(select.select([source], [target], [], 0)[:2]):
+        raise BlockingIOError
+    return os.write(target, os.read(source, min(count, select.PIPE_BUF)))

@@ -31,9 +31,15 @@ class Reaper:
         self.wake, self.uid = wake, uid
         self.private = os.getpid() == 1
 
-    def kill_all(self) -> bool:
-        """Kill and reap every process below this one; whether none is left."""
+    def kill_all(self, group: int = 0) -> bool:
+        """Kill and reap every process below this one; whether none is left.
+
+        Args:
+            group: A process group of theirs: where there is no ``/proc``, no other process is known.
+        """
         deadline = time.monotonic() + CLEAN_S
+        if group and not LINUX:
+            send(-group, signal.SIGKILL)
         while not self._reap():
             if time.monotonic() > deadline:
                 return False

@@ -13,6 +13,7 @@ import sys
 
 from .messages import Answer, Request, Settings
 from .rights import (
+    LINUX,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
@@ -55,7 +56,7 @@ def main(argument: str) -> None:
     if os.getpid() != 1:
         signal.signal(signal.SIGTERM, lambda *_: zygote.leave())
     wrong = _trial(zygote)
-    zygote.tell({"ready": wrong is None, "problem": wrong, "cold": failed, "unfiltered": unfiltered})
+    zygote.tell({"ready": wrong is None, "problem": wrong, "cold": failed, "unfiltered": unfiltered, "sessions": LINUX})
     zygote.serve()
 
 

@@ -76,7 +76,7 @@ class Zygote:
 
         end = watch(streams, started + request["timeout_s"], self.requests, [self.wake], ended)
         wall_s = time.monotonic() - started
-        clean = self.reaper.kill_all()
+        clean = self.reaper.kill_all(pid)
         streams.finish()
         clean = self.scratch.wipe() and clean
         return self._told(request, end) | {"wall_s": wall_s, "clean": clean}

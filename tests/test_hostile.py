@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -142,6 +143,34 @@ def test_hostile_program_in_a_session(target: Target, case: Hostile) -> None:
         assert "NameError" in str(following.error), (result, following)
     else:
         assert following.value == "42", (result, following)
+
+
+# Looks for a text in all of its own memory, without holding that text itself.
+SEARCH = """\
+import re
+pattern = re.compile(b''.join(b'[\\\\x%02x]' % (byte ^ 1) for byte in bytes.fromhex('@MASKED@')))
+found = 0
+with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
+    for line in maps:
+        start, end = (int(part, 16) for part in line.split()[0].split('-'))
+        if line.split()[1][0] != 'r' or line.rstrip().endswith(('[vvar]', '[vvar_vclock]', '[vsyscall]')): continue
+        memory.seek(start)
+        found += len(pattern.findall(memory.read(end - start)))
+print('found', found)
+"""
+
+
+def test_no_text_of_an_earlier_call_is_in_memory(target: Target) -> None:
+    secret = "a" * 8 + secrets.token_hex(16)
+    search = SEARCH.replace("@MASKED@", bytes(byte ^ 1 for byte in secret.encode()).hex())
+    said = f"import sys\nprint('{secret}out', sys.stdin.read())\nsys.stderr.write('{secret}')\n'{secret}value'"
+    for _ in range(3):
+        assert target.sandbox.exec(said, timeout_s=10, stdin=secret).status == "ok"
+        target.sandbox.exec(f"{said}\nraise ValueError('{secret}')", timeout_s=10)
+    own = target.sandbox.exec(f"held = '{secret}'\n{search}", timeout_s=10)
+    assert int(own.stdout.removeprefix("found ")) > 0, f"the search does not work: {own}"
+    assert target.sandbox.exec("1", timeout_s=10).value == "1"
+    assert target.sandbox.exec(search, timeout_s=10).stdout == "found 0\n"
 
 
 def test_host_is_as_it_was(target: Target) -> None:

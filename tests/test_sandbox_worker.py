@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -204,16 +205,19 @@ def test_a_worker_lives_on_after_the_thread_that_started_it() -> None:
 def test_a_worker_dies_with_its_parent() -> None:
     code = (
         "import os, threading, time\nfrom toolenv.sandbox.process import ProcessSandbox\n"
-        "s = ProcessSandbox(packages=(), warm=())\ns.start()\nprint(s._transport._process.pid, flush=True)\n"
+        "s = ProcessSandbox(packages=(), warm=())\ns.start()\n"
+        "print(s._transport._process.pid, s._transport._folder, flush=True)\n"
         "threading.Thread(target=s.exec, args=('while True: pass',), kwargs={'timeout_s': 60}, daemon=True).start()\n"
         "time.sleep(0.3)\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    worker = Path(f"/proc/{int(done.stdout)}")
+    pid, folder = done.stdout.split()
+    worker = Path(f"/proc/{pid}")
     deadline = time.monotonic() + 10
     while worker.exists() and "Z" not in (worker / "stat").read_text().split(")")[1][:3]:
         assert time.monotonic() < deadline, "the worker outlives its parent"
         time.sleep(0.05)
+    assert not Path(folder).exists()
 
 
 def fake_worker(answers: str) -> WorkerSandbox:
@@ -294,7 +298,8 @@ def test_a_feed_passes_on_what_is_wanted_and_takes_the_rest_away(
     while len(seen) < read_first:
         if feed.waits_for is not None:
             feed.step()
-        seen += os.read(feed.program_end, 50_000)
+        if select.select([feed.program_end], [], [], 0.01)[0]:
+            seen += os.read(feed.program_end, 50_000)
     assert seen == data[: len(seen)]
     os.close(feed.program_end)
     feed.finish()

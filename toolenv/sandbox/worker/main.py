@@ -10,6 +10,7 @@ import os
 import signal
 import site
 import sys
+from typing import NoReturn
 
 from .messages import Answer, Request, Settings
 from .rights import (
@@ -43,7 +44,7 @@ def main(argument: str) -> None:
     os.closerange(3, FIRST_FD)  # whatever the starter left open
     oom = _own_oom_score()
     scratch = _make_scratch(settings)
-    raise_walls(settings)
+    raise_walls(settings, scratch)
     wake = _watch_children()
     sys.path += settings["path"]
     site.setquit()  # ``exit`` and ``help``, which programs use and which Python's option ``-S`` leaves out
@@ -69,7 +70,7 @@ def warm(statement: str) -> str | None:
     return None
 
 
-def raise_walls(settings: Settings) -> None:
+def raise_walls(settings: Settings, scratch: Scratch) -> None:
     """Give up what the worker needs no more, and see that it dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings["max_files"] is not None:
@@ -86,7 +87,7 @@ def raise_walls(settings: Settings) -> None:
     if os.getpid() == 1:  # no signal from inside reaches it that it does not handle
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: _leave(scratch))
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -116,7 +117,7 @@ def _make_scratch(settings: Settings) -> Scratch:
     os.mkdir(settings["tmp"], 0o700)
     if settings["uid"] is not None and os.getuid() == 0:
         os.chown(settings["tmp"], settings["uid"], settings["uid"])
-    return Scratch([settings["tmp"]])
+    return Scratch([settings["tmp"]], own=settings["tmp"])
 
 
 def _watch_children() -> int:
@@ -149,3 +150,8 @@ def _trial(zygote: Zygote) -> Answer | None:
     os.close(read)
     os.close(write)
     return None if said[-1] == "v2" and answer["clean"] else answer | {"said": said}
+
+
+def _leave(scratch: Scratch) -> NoReturn:
+    scratch.remove()
+    os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -17,9 +18,11 @@ class Scratch:
 
     Args:
         folders: Those of them that are there.
+        own: One of them that the worker made, in a folder that was made for the worker.
     """
 
-    def __init__(self, folders: Iterable[str]) -> None:
+    def __init__(self, folders: Iterable[str], own: str | None = None) -> None:
+        self._own = own
         self._folders = [(fd, os.fstat(fd).st_mode) for fd in map(_open, folders)]
 
     def wipe(self) -> bool:
@@ -32,6 +35,13 @@ class Scratch:
         except OSError:
             return False
         return True
+
+    def remove(self) -> None:
+        """Leave nothing of them behind: whoever started the worker may be gone."""
+        if self._own is not None and self.wipe():
+            with contextlib.suppress(OSError):
+                os.rmdir(self._own)
+                os.rmdir(os.path.dirname(self._own))
 
 
 def wipe(top: int) -> None:

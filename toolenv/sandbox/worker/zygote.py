@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
 from typing import Any, NoReturn
 
 from .child import run_child
@@ -43,7 +44,10 @@ class Zygote:
         try:
             while True:
                 self.answer(json.loads(self._read_header()))
-        except EOFError:
+        except (EOFError, BrokenPipeError):  # the host is gone
+            self.leave()
+        except BaseException:  # a mistake of ours: nothing may outlive it
+            traceback.print_exc()
             self.leave()
 
     def answer(self, request: Any) -> None:
@@ -123,6 +127,7 @@ class Zygote:
     def leave(self) -> NoReturn:
         """End, and leave nothing behind."""
         self.reaper.kill_all()
+        self.scratch.remove()
         os._exit(0)
 
     def _told(self, request: Request, end: End) -> Answer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.sandboxes import KINDS, is_shared, started
 from toolenv.errors import SandboxError
 from toolenv.sandbox import ExecResult
 from toolenv.sandbox.client import WorkerSandbox
+from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 
 pytestmark = pytest.mark.core
 
@@ -137,3 +140,19 @@ def test_the_end_leaves_nothing(sandbox: WorkerSandbox) -> None:
     look = "import os, math\nprint('x' in globals(), math.pi > 3, os.listdir())"
     assert sandbox.exec(look, timeout_s=5).stdout == "False True []\n"
     assert keep(sandbox, look).stdout == "False True []\n"
+
+
+def test_a_session_does_not_outlive_a_worker_that_is_killed() -> None:
+    def heirs(folder: Path | None) -> list[str]:
+        return [p.parent.name for p in Path("/proc").glob("[0-9]*/cwd") if os.path.realpath(p).startswith(str(folder))]
+
+    sandbox = ProcessSandbox(packages=(), warm=())
+    keep(sandbox, "x = 1")
+    transport = sandbox._transport
+    assert isinstance(transport, PipeTransport)
+    assert len(heirs(transport._folder)) == 1
+    transport._process.kill()
+    with pytest.raises(SandboxError, match="process sandbox"):
+        keep(sandbox, "x")
+    assert heirs(transport._folder) == []
+    sandbox.close()

@@ -7,6 +7,7 @@ import itertools
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,8 @@ class PipeTransport:
             self._said = (self._process.stderr.read() or b"").decode("utf-8", "replace").strip()[-2000:]
             self._process.stderr.close()
             self._stdout.close()
+            if self._process.returncode and self._folder is not None:
+                _kill_within(self._folder)
             self._remove_folder()
 
     def diagnosis(self) -> str:
@@ -158,6 +161,14 @@ class PipeTransport:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _kill_within(folder: Path) -> None:
+    """Kill what works in a folder: a session stands still where its worker was killed before it could end it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 _spawners: dict[int, ThreadPoolExecutor] = {}

@@ -6,13 +6,15 @@ import io
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 from os import _exit, getpid, read, write  # as they are now: a program may put others in their place
 from typing import NoReturn
 
-from .limits import set_limits
-from .messages import Request, Settings
+from .handing import take_over
+from .limits import limit, set_limits
+from .messages import Settings
 from .notebook import Ending, finish, new_main, run_code
 from .rights import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_root, prctl
 from .streams import Ends
@@ -23,20 +25,30 @@ CRASHED = 70
 NICE = 10
 
 
-def run_child(request: Request, settings: Settings, ends: Ends) -> NoReturn:
-    """Run one request in this process, which is a new child, and exit."""
+def run_child(channel: int, settings: Settings) -> NoReturn:
+    """Wait for a program, run it in this process, which is a new child, and exit.
+
+    Args:
+        channel: Where the program is handed over.
+        settings: Those of the worker.
+    """
     exit_code = CRASHED
     try:
         main_pid = getpid()
+        waiting = socket.socket(fileno=keep_descriptors(channel))
+        become_program(settings)
+        take_no_streams()  # what is done once is faster the second time
+        order, ends = take_over(waiting)
+        waiting.detach()
         take_streams(ends)
         report_fd = keep_descriptors(ends.report)
-        become_program(settings, request["timeout_s"])
-        code = read_code(request["code_bytes"])
+        limit("RLIMIT_CPU", order.cpu_s)
+        code = read_code(order.code_bytes)
         stdout = sys.stdout
         ending = finish(run_code(code, new_main()), stdout, leaves=True)
         exit_code = ending.exit_code
         if getpid() == main_pid:  # a fork in the program comes past here too
-            report(report_fd, ending, request["max_output_bytes"])
+            report(report_fd, ending, order.max_output_bytes)
     finally:
         _exit(exit_code)
 
@@ -74,6 +86,13 @@ def take_streams(ends: Ends) -> None:
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 
 
+def take_no_streams() -> None:
+    """Have standard streams that lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    take_streams(Ends(null, null, null, null))
+    os.close(null)
+
+
 def _writer(fd: int) -> io.TextIOWrapper:
     raw = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)
@@ -86,7 +105,7 @@ def keep_descriptors(kept: int) -> int:
     return FIRST_OWN_FD
 
 
-def become_program(settings: Settings, timeout_s: float | None) -> None:
+def become_program(settings: Settings) -> None:
     """Turn a copy of the worker into a process for a program, and take its rights away."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -98,7 +117,7 @@ def become_program(settings: Settings, timeout_s: float | None) -> None:
         drop_root(settings["uid"], settings["path"])
     prctl(PR_SET_DUMPABLE, 1)  # its own files in /proc are its own again
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    set_limits(settings, timeout_s)
+    set_limits(settings)
     home = settings["tmp"]
     os.chdir(home)
     os.umask(0o022)

@@ -10,7 +10,6 @@ asks the kernel who said it, and between two calls it keeps one process of the s
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import signal
@@ -20,9 +19,10 @@ import sys
 from collections.abc import Callable
 from os import _exit, close, dup2, fork, getpid, pipe, read, waitpid  # as they are before any program
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from .child import CRASHED, become_program, keep_descriptors, read_code, report, take_streams
+from .child import CRASHED, become_program, keep_descriptors, read_code, report, take_no_streams, take_streams
+from .handing import Order, hand_over, take_over
 from .kill import Reaper, send
 from .messages import Request, Settings
 from .notebook import Ending, finish, new_main, run_code, tell
@@ -35,14 +35,6 @@ SCM_CREDENTIALS = 2
 MESSAGE_BYTES = 64
 ERROR_BYTES = 4000
 NEW, ENDED = b"new", b"ended"
-
-
-class Order(NamedTuple):
-    """What the session is told of a program."""
-
-    id: int
-    code_bytes: int
-    max_output_bytes: int
 
 
 class Session:
@@ -79,10 +71,8 @@ class Session:
         assert self._socket is not None
         self._heir, self._request = 0, request["id"]
         send(self.pid, signal.SIGCONT)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
-        order = Order(request["id"], request["code_bytes"], request["max_output_bytes"])
         try:
-            self._socket.sendmsg([b"%d %d %d" % order], rights)
+            hand_over(self._socket, request, ends)
         except OSError:  # the last program closed its end, or filled it
             return False
         return True
@@ -153,17 +143,12 @@ class Session:
 def _serve(control: int, settings: Settings) -> NoReturn:
     """Be the session: fork a runner for each program, and go on as its heir."""
     try:
-        null = os.open(os.devnull, os.O_RDWR)
-        take_streams(Ends(null, null, null, null))
+        take_no_streams()
         channel = socket.socket(fileno=keep_descriptors(control))
-        become_program(settings, timeout_s=None)
+        become_program(settings)
         main, count = new_main(), 0
         while True:
-            data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(len(Ends._fields) * 4))
-            if not data:
-                break
-            order = Order(*map(int, data.split()))
-            ends = Ends(*array.array("i", extra[0][2]))
+            order, ends = take_over(channel)
             count += 1
             runner = fork()
             if runner == 0:

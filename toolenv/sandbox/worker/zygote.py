@@ -8,11 +8,11 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from .child import run_child
 from .kill import Reaper
 from .messages import HEADER_BYTES, Answer, Request, Settings
 from .outcome import Judge
 from .session import Session
+from .standby import Standby
 from .streams import Streams
 from .watch import End, drain, watch
 from .wipe import Scratch
@@ -37,12 +37,15 @@ class Zygote:
         self.scratch, self.oom = scratch, oom
         self.reaper = Reaper(wake, settings["uid"])
         self.session = Session(settings, self.reaper)
+        self.standby = Standby(settings, self.fork)
         self.judge = Judge()
 
     def serve(self) -> NoReturn:
         """Answer requests until their pipe closes."""
         try:
             while True:
+                if not self.session.pid:
+                    self.standby.prepare()
                 self.answer(json.loads(self._read_header()))
         except (EOFError, BrokenPipeError):  # the host is gone
             self.leave()
@@ -68,9 +71,7 @@ class Zygote:
     def call(self, request: Request, streams: Streams) -> Answer:
         """Run a program in a child, then remove every trace of it."""
         started = time.monotonic()
-        pid = self.fork()
-        if pid == 0:
-            run_child(request, self.settings, streams.ends)
+        pid = self.standby.start(request, streams.ends)
         streams.close_ends()
 
         def ended() -> End | None:
@@ -87,6 +88,7 @@ class Zygote:
 
     def keep(self, request: Request, streams: Streams) -> Answer:
         """Run a program in the session, which then stands still."""
+        self.standby.dismiss()
         started = time.monotonic()
         end: End = ("lost", 0)
         heard = self.session.run(request, streams.ends, self.fork)
@@ -126,6 +128,7 @@ class Zygote:
 
     def leave(self) -> NoReturn:
         """End, and leave nothing behind."""
+        self.standby.dismiss()
         self.reaper.kill_all()
         self.scratch.remove()
         os._exit(0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -35,6 +39,31 @@ def started(kind: str) -> Iterator[WorkerSandbox]:
 
 def run(sandbox: Sandbox, code: str, timeout_s: float = 5.0, max_output_bytes: int = 64_000) -> ExecResult:
     return sandbox.exec(code, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+
+
+@contextmanager
+def ctrl_c(when: Callable[[], object] = lambda: True) -> Iterator[None]:
+    """Press Ctrl-C inside, as soon as it is time, and see that it comes through.
+
+    Python misses one that comes just before it begins to wait, until what it waits for; so it is pressed again.
+    """
+    over = threading.Event()
+
+    def press() -> None:
+        while not over.is_set() and not when():
+            time.sleep(0.01)
+        while not over.wait(0.3):
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait(2.0)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def is_shared(sandbox: WorkerSandbox) -> bool:

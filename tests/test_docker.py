@@ -285,7 +285,7 @@ def test_a_container_that_is_ended_from_outside_is_lost_and_the_next_call_has_an
 @needs_docker
 def test_a_container_that_is_stopped_is_given_up_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "GRACE_S", 0.3)
-    monkeypatch.setattr(docker_sandbox, "SEND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(client, "SEND_GRACE_S", 1.0)
     sandbox = plain()
     stopped = container_id(sandbox)
     assert "no answer within" in lose(sandbox, lambda: connect().api.pause(stopped), timeout_s=1.0)

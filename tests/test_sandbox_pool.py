@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.sandboxes import ctrl_c
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox import (
     ExecJob,
@@ -283,22 +284,17 @@ def test_an_interrupted_call_costs_its_worker_alone() -> None:
 
 
 def test_after_ctrl_c_nothing_more_is_begun() -> None:
-    running, let_end = threading.Barrier(3), threading.Event()
+    running: list[FakeSandbox] = []
+    let_end = threading.Event()
 
     def act(sandbox: FakeSandbox, code: str) -> None:
         if code == "long":
-            running.wait(LONG_S)
+            running.append(sandbox)
             assert let_end.wait(LONG_S)
 
     fakes = Fakes(lambda: FakeSandbox(act))
     pool = SandboxPool(fakes, workers=2)
-
-    def press() -> None:
-        running.wait(LONG_S)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c(lambda: len(running) == 2):
         pool.run([ExecJob("long"), ExecJob("long"), ExecJob("never"), ExecJob("never")])
     let_end.set()
     assert pool.exec("next", timeout_s=1).stdout == "next"
@@ -312,13 +308,7 @@ def test_ctrl_c_and_closing_now_end_real_programs() -> None:
     pool.start()
     endless = ExecJob("while True: pass", timeout_s=600)
 
-    def press() -> None:
-        until(lambda: len(pool._crew._lent) == 2)
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c(lambda: len(pool._crew._lent) == 2):
         pool.run([endless] * 3)
     assert pool.exec("6 * 7", timeout_s=LONG_S).value == "42"
     with ThreadPoolExecutor(1) as threads:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 MAX_OUTPUT_BYTES = 64_000
+MAX_TIMEOUT_S = 1e6  # beyond some weeks, the kernel's clocks overflow
 
 Status = Literal["ok", "error", "timeout", "killed"]
 

@@ -6,26 +6,29 @@ import contextlib
 import importlib.util
 import json
 import logging
-import math
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox.answer import result_of
-from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecResult, Limits
+from toolenv.sandbox.base import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, ExecResult, Limits
+from toolenv.sandbox.transport import Owner, Transport
 from toolenv.sandbox.worker.messages import header
+from toolenv.sandbox.worker.streams import FLOOD_BYTES
 
 logger = logging.getLogger("toolenv.sandbox")
 
 WORKER = Path(__file__).with_name("worker")
 START_S = 60.0
 GRACE_S = 6.0
+# What a program does not read waits here, until it is ended.
+SEND_GRACE_S = 30.0
+# A program that writes more than a flood is ended, so the worker need not have room for more.
+MOST_OUTPUT_BYTES = 2 * FLOOD_BYTES
 
 PACKAGES = ("numpy", "sympy", "mpmath")
 
@@ -50,30 +53,6 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-
-
-class Transport(Protocol):
-    """A started worker, seen as two streams of bytes."""
-
-    def send(self, data: bytes) -> None:
-        """Write all of ``data``; ``OSError`` where the worker is gone."""
-        ...
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
-        ...
-
-    def hang_up(self) -> None:
-        """Close the requests, so that the worker ends itself and all that runs; a thread that receives sees the end."""
-        ...
-
-    def kill(self) -> None:
-        """End the worker and all that it started; may be called twice."""
-        ...
-
-    def diagnosis(self) -> str:
-        """What a worker that is gone said last."""
-        ...
 
 
 def worker_settings(
@@ -142,7 +121,7 @@ class WorkerSandbox:
         self._start = start
         self._lock = threading.Lock()
         self._transport: Transport | None = None
-        self._finalizer: Callable[[], Any] = lambda: None
+        self._owner = Owner(self, WorkerSandbox._leave_to_parent)
         self._count = 0
         self._has_sessions = False
         self._in_session = False
@@ -235,12 +214,13 @@ class WorkerSandbox:
         return self
 
     def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> ExecResult:
-        if not 0 <= timeout_s < math.inf:
-            raise ConfigError(f"timeout_s must be a number of seconds, at least 0, not {timeout_s!r}")
+        if not 0 <= timeout_s <= MAX_TIMEOUT_S:
+            raise ConfigError(f"timeout_s must be a number of seconds from 0 to {MAX_TIMEOUT_S:g}, not {timeout_s!r}")
         if max_output_bytes < 2:
             raise ConfigError(f"max_output_bytes must be at least 2, not {max_output_bytes!r}")
         parts = [text.encode("utf-8", "surrogatepass") for text in (code, stdin)]
-        request = {"timeout_s": timeout_s, "max_output_bytes": max_output_bytes, "keep": keep}
+        timeout_s, most = float(timeout_s), min(int(max_output_bytes), MOST_OUTPUT_BYTES)
+        request: dict[str, Any] = {"timeout_s": timeout_s, "max_output_bytes": most, "keep": keep}
         request |= {"code_bytes": len(parts[0]), "stdin_bytes": len(parts[1])}
         return result_of(*self._ask(request, b"".join(parts), timeout_s))
 
@@ -249,13 +229,16 @@ class WorkerSandbox:
         transport = self._started()
         self._count += 1
         try:
-            transport.send(header({"id": self._count, **request}) + payload)
+            transport.send(header({"id": self._count, **request}) + payload, timeout_s + SEND_GRACE_S)
             answer, data = self._receive(transport, timeout_s + GRACE_S)
-            if answer["id"] != self._count:
-                raise SandboxError(f"{self.name}: the worker answered another request than the one it got")
+            if answer.get("id") != self._count:
+                raise SandboxError("the worker answered another request than the one it got")
         except (SandboxError, OSError) as error:
             self._stop()
             raise SandboxError(f"{self.name}: {error}") from error
+        except BaseException:  # interrupted: the answer is still to come, and must not be the next one's
+            self._stop()
+            raise
         if not answer["clean"]:  # something of the call is left, so the next one gets a new worker
             self._stop()
         return answer, data
@@ -264,10 +247,9 @@ class WorkerSandbox:
         if self._closed:
             raise SandboxError(f"{self.name}: the sandbox is closed")
         if self._transport is None:
-            transport = self._start()
-            self._transport = transport
-            self._finalizer = weakref.finalize(self, _kill_own, transport, os.getpid())
             try:
+                transport = self._transport = self._start()
+                self._owner.holds(transport)
                 answer, _ = self._receive(transport, START_S)
                 if not answer.get("ready"):
                     raise SandboxError(f"the worker's first program failed: {answer.get('problem')}")
@@ -279,6 +261,9 @@ class WorkerSandbox:
             except (SandboxError, OSError) as error:
                 self._stop()
                 raise SandboxError(f"{self.name}: the worker did not start: {error}") from error
+            except BaseException:
+                self._stop()
+                raise
         return self._transport
 
     def _receive(self, transport: Transport, timeout_s: float) -> tuple[dict[str, Any], bytes]:
@@ -297,17 +282,27 @@ class WorkerSandbox:
             buffer += data
             if answer is None and b"\n" in buffer:
                 line, _, buffer = buffer.partition(b"\n")
-                answer = json.loads(line)
+                try:
+                    answer = json.loads(line)
+                except ValueError as error:
+                    raise SandboxError(f"the worker's answer is none: {line[:200]!r}") from error
+                if not isinstance(answer, dict):
+                    raise SandboxError(f"the worker's answer is none: {line[:200]!r}")
                 needed = sum(kept for kept, *_ in answer.get("streams", ()))
         return answer, buffer
 
     def _stop(self) -> None:
+        transport, self._transport = self._transport, None
         self._in_session = False
-        self._finalizer()
-        self._transport = None
+        if transport is not None:
+            self._owner.holds(None)
+            transport.kill()
 
-
-def _kill_own(transport: Transport, owner: int) -> None:
-    """End a worker, unless this process is a fork of the one that started it."""
-    if os.getpid() == owner:
-        transport.kill()
+    def _leave_to_parent(self) -> None:
+        """Begin anew in a fork, whose parent has the worker; one of the parent's threads may have held the lock."""
+        self._lock = threading.Lock()
+        transport, self._transport = self._transport, None
+        self._in_session = False
+        if transport is not None:
+            self._owner.holds(None)
+            transport.disconnect()

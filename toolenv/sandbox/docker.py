@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import time
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ FIRST_UID, USERS = 20_000, 40_000
 CPU_PERIOD_US = 20_000  # 10 ms made a call 4 percent slower
 # gVisor's kernel is a process in the container, whose threads count: at 64 a program with 30 threads ended it.
 GVISOR, GVISOR_PROCESSES = "runsc", 2048
-SEND_TIMEOUT_S = 30.0
+RECEIVE_TIMEOUT_S = 30.0  # of bytes that are there already, but for TLS
 STDOUT = 1
 
 _slots = itertools.count()
@@ -120,11 +119,12 @@ class DockerTransport:
             raise
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        _attached.add(self)
 
-    def send(self, data: bytes) -> None:
-        """Write all of ``data``; ``OSError`` where the worker is gone, or does not read."""
+    def send(self, data: bytes, timeout_s: float) -> None:
+        """Write all of ``data``; ``OSError`` where the worker is gone, or does not take it in time."""
+        self._socket.settimeout(timeout_s)
         self._socket.sendall(data)
+        self._socket.settimeout(RECEIVE_TIMEOUT_S)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
@@ -171,7 +171,7 @@ class DockerTransport:
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Close this process's end of the container's streams."""
+        """Close this process's end alone of the container's streams: in a fork, whose parent goes on with it."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -185,18 +185,6 @@ class DockerTransport:
         return said
 
 
-_attached: weakref.WeakSet[DockerTransport] = weakref.WeakSet()
-
-
-def _disconnect_fork() -> None:
-    """Leave the streams of a forked process to its parent: a container ends when nobody holds them open."""
-    for transport in list(_attached):
-        transport.disconnect()
-
-
-os.register_at_fork(after_in_child=_disconnect_fork)
-
-
 def attach(client: Any, container_id: str) -> Any:
     """A socket that carries the standard streams of a container."""
     attached = client.api.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
@@ -206,7 +194,7 @@ def attach(client: Any, container_id: str) -> Any:
         shared, connection = connection, connection.dup()
         shared.close()
         attached.close()
-    connection.settimeout(SEND_TIMEOUT_S)
+    connection.settimeout(RECEIVE_TIMEOUT_S)
     return connection
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,14 +117,24 @@ class PipeTransport:
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._said = ""
+        self._hanging_up = threading.Lock()
+        os.set_blocking(self._stdin.fileno(), False)
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
 
-    def send(self, data: bytes) -> None:
-        """Write all of ``data``; ``OSError`` where the worker is gone."""
+    def send(self, data: bytes, timeout_s: float) -> None:
+        """Write all of ``data``; ``OSError`` where the worker is gone, or does not take it in time."""
+        deadline = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(self._stdin, select.POLLOUT)
         view = memoryview(data)
         while view:
-            view = view[self._stdin.write(view) :]
+            written = self._stdin.write(view)
+            if written is None:  # the pipe is full
+                if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+                    raise TimeoutError(f"the worker did not take its request within {timeout_s:g} s")
+                continue
+            view = view[written:]
 
     def receive(self, timeout_s: float) -> bytes | None:
         """Some bytes; empty where the worker is gone, ``None`` where none came in time."""
@@ -133,13 +144,17 @@ class PipeTransport:
 
     def hang_up(self) -> None:
         """Close the requests, so that the worker ends itself and all that runs."""
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        with self._hanging_up, contextlib.suppress(OSError):
+            if not self._stdin.closed:
+                # Its number stays taken: another thread may be about to write, and must not meet another file there.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stdin.fileno(), inheritable=False)
+                os.close(null)
 
     def kill(self) -> None:
         """End the worker: first by closing its requests, so that it ends what it started, then by force."""
         if not self._stdout.closed:
-            self.hang_up()
+            self._close_requests()
             try:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
@@ -153,6 +168,19 @@ class PipeTransport:
             if self._process.returncode and self._folder is not None:
                 _kill_within(self._folder)
             self._remove_folder()
+
+    def disconnect(self) -> None:
+        """Close this process's ends alone: in a fork, whose parent goes on with the worker."""
+        self._hanging_up = threading.Lock()  # a thread of the parent may have held it
+        self._close_requests()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        self._stdout.close()
+        self._process.returncode = 0  # a child of the parent, which alone can wait for it
+
+    def _close_requests(self) -> None:
+        with self._hanging_up, contextlib.suppress(OSError):
+            self._stdin.close()
 
     def diagnosis(self) -> str:
         """The end of what the worker wrote to its standard error; empty until it is ended."""
@@ -171,8 +199,16 @@ def _kill_within(folder: Path) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-_spawners: dict[int, ThreadPoolExecutor] = {}
-_spawners_lock = threading.Lock()
+_spawner: ThreadPoolExecutor | None = None
+_spawner_lock = threading.Lock()
+
+
+def _forget_spawner_in_fork() -> None:
+    global _spawner, _spawner_lock
+    _spawner, _spawner_lock = None, threading.Lock()  # the thread is the parent's, as who may have held the lock
+
+
+os.register_at_fork(after_in_child=_forget_spawner_in_fork)
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -184,9 +220,9 @@ def spawn(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     Raises:
         OSError: The program cannot be started.
     """
-    with _spawners_lock:
-        owner = os.getpid()  # a fork has no copy of the thread
-        spawner = _spawners.setdefault(owner, ThreadPoolExecutor(1, thread_name_prefix="toolenv-spawn"))
+    global _spawner
+    with _spawner_lock:
+        spawner = _spawner = _spawner or ThreadPoolExecutor(1, thread_name_prefix="toolenv-spawn")
 
     def start() -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE

@@ -18,6 +18,7 @@ from tests.toys import CAPITALS, TASKS, CountingTool, search, toy_env, toy_vecto
 from toolenv import ConfigError, DataError, Episode, InfrastructureError, TaskSet, ToolEnv, ToolVectorEnv
 from toolenv.formats import FORMATS, make_format
 from toolenv.messages import ToolCall
+from toolenv.tools import Job, execute
 
 pytestmark = pytest.mark.core
 
@@ -196,6 +197,31 @@ def test_infrastructure_is_retried_then_raised_and_never_shown():
     with pytest.raises(InfrastructureError, match="worker lost"):
         env.step(call)
     assert len(env.episode.turns) == 1
+
+
+def test_a_failure_that_has_a_cause_is_retried_and_a_bug_is_not():
+    class Tool:
+        name, schema = "search", CountingTool().schema
+
+        def __init__(self, error):
+            self.error, self.calls = error, 0
+
+        def __call__(self, query):
+            self.calls += 1
+            if self.calls < 3:
+                try:
+                    raise OSError("the pipe is broken")
+                except OSError as cause:
+                    raise self.error from cause
+            return "found"
+
+    lost, wrong = Tool(InfrastructureError("worker lost")), Tool(TypeError("oh"))
+    call = ToolCall("search", {"query": "x"})
+    assert [getattr(result, "content", None) for result in execute([Job(lost, call), Job(wrong, call)])] == [
+        "found",
+        None,
+    ]
+    assert (lost.calls, wrong.calls) == (3, 1)
 
 
 def test_a_vector_drops_only_the_environment_that_was_hit():

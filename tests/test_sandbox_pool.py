@@ -319,6 +319,77 @@ def test_ctrl_c_and_closing_now_end_real_programs() -> None:
         assert isinstance(result, SandboxError)
 
 
+class Interruptible(FakeSandbox):
+    """Its programs end when they are interrupted, and as if they had not been."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda sandbox, code: sandbox.hurt.wait(LONG_S) and None if code == "long" else None)  # type: ignore[attr-defined]
+        self.hurt = threading.Event()
+
+    def interrupt(self) -> None:
+        self.hurt.set()
+
+
+def test_a_worker_that_was_interrupted_as_its_call_ended_gets_no_other_call() -> None:
+    fakes = Fakes(Interruptible)
+    pool = SandboxPool(fakes, workers=2)
+    with ctrl_c(lambda: len(pool._crew._lent) == 2):
+        pool.run([ExecJob("long"), ExecJob("long")])
+    assert told(pool.run([ExecJob("next")] * 4)) == ["next"] * 4
+    pool.close()
+    assert all(fake.codes == ["long"] for fake in fakes.made if fake.hurt.is_set())  # type: ignore[attr-defined]
+
+
+def test_closing_now_begins_nothing_that_has_its_turn() -> None:
+    making, let_make = threading.Event(), threading.Event()
+
+    def make() -> FakeSandbox:
+        making.set()
+        assert let_make.wait(LONG_S)
+        return FakeSandbox()
+
+    fakes = Fakes(make)
+    pool = SandboxPool(fakes, workers=1)
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(pool.run, [ExecJob("a")])
+        assert making.wait(LONG_S)
+        closing = threads.submit(pool.close, now=True)
+        until(lambda: pool.closed)
+        let_make.set()
+        assert told(running.result(LONG_S)) == ["the sandbox pool is closed"]
+        closing.result(LONG_S)
+    assert [(fake.codes, fake.closed) for fake in fakes.made] == [([], True)]
+
+
+def test_a_list_that_meets_a_closing_pool_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look whether it is open and the first program."""
+    pool = SandboxPool(FakeSandbox, workers=1)
+    looked = pool._crew.check_open
+
+    def close_after() -> None:
+        looked()
+        monkeypatch.undo()
+        pool.close()
+
+    monkeypatch.setattr(pool._crew, "check_open", close_after)
+    with pytest.raises(SandboxError, match="the sandbox pool is closed"):
+        pool.run([ExecJob("a"), ExecJob("b")])
+
+
+def test_a_pool_starts_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fakes = Fakes()
+    pool = SandboxPool(fakes, workers=2)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool.start()
+    assert pool.exec("a", timeout_s=1).stdout == "a"
+    monkeypatch.undo()
+    pool.close()
+    assert len(fakes.made) == 2
+
+
 def test_copies_of_a_pool_are_the_pool() -> None:
     pool = SandboxPool(FakeSandbox, workers=1)
     assert copy.deepcopy({"pool": pool})["pool"] is pool

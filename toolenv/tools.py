@@ -318,7 +318,8 @@ def execute(jobs: Sequence[Job]) -> list[ToolResult | InfrastructureError]:
             lost = []
             for i, output in zip(pending, outputs, strict=True):
                 # A tool's own bug is not retried: it would only happen again, side effects included.
-                if isinstance(output, InfrastructureError) and output.__cause__ is None and attempt < retries:
+                is_lost = isinstance(output, InfrastructureError) and not isinstance(output, _ToolBugError)
+                if is_lost and attempt < retries:
                     lost.append(i)
                 else:
                     outcomes[i] = _to_result(jobs[i].call, output)
@@ -347,6 +348,10 @@ def _run(jobs: Sequence[Job]) -> Sequence[str | ToolOutput | Exception]:
     return list(outputs)
 
 
+class _ToolBugError(InfrastructureError):
+    """A tool raised what it should not."""
+
+
 def _guard(run: Callable[[], Any], tool: Tool) -> Any:
     """Run; return errors. A tool's own bug is nobody's wrong call: it counts as infrastructure."""
     try:
@@ -354,7 +359,7 @@ def _guard(run: Callable[[], Any], tool: Tool) -> Any:
     except (ToolError, InfrastructureError) as error:
         return error
     except Exception as error:
-        failure = InfrastructureError(f"tool {tool.name!r} raised {error!r}; tools report by ToolError")
+        failure = _ToolBugError(f"tool {tool.name!r} raised {error!r}; tools report by ToolError")
         failure.__cause__ = error
         return failure
 

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, SandboxError
@@ -125,7 +125,7 @@ class SandboxPool:
                 return function(item)
 
         try:
-            futures = [self._threads.submit(begin, item) for item in items]
+            futures = [self._submit(begin, item) for item in items]
             return [future.result() for future in futures]
         except BaseException:
             self._crew.stop(stopped)
@@ -164,6 +164,13 @@ class SandboxPool:
         closed = self.closed
         self._open()
         self._crew.closed = closed
+
+    def _submit(self, function: Callable[[Item], Value], item: Item) -> Future[Value]:
+        try:
+            return self._threads.submit(function, item)
+        except RuntimeError:
+            self._crew.check_open()  # closed in the meantime
+            raise
 
     def _run_one(self, job: ExecJob) -> ExecResult | SandboxError:
         def attempt(try_out: bool) -> ExecResult:

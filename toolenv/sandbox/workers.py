@@ -59,11 +59,9 @@ class Workers:
             self._renewing += len(idle) + missing
         fits = [partial(self._fit, worker) for worker in idle] + [self._make_fit] * missing
         problems: list[SandboxError] = []
-        threads = [threading.Thread(target=self._renew, args=(fit, problems.append)) for fit in fits]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for thread in [self._renewal(fit, problems.append) for fit in fits]:
+            if thread is not None:
+                thread.join()
         if problems:
             raise problems[0]
 
@@ -102,13 +100,24 @@ class Workers:
 
     @contextlib.contextmanager
     def watched(self, worker: Sandbox) -> Iterator[None]:
-        """Replace a worker that is lost; close it where its call is interrupted, since its answer is still to come."""
+        """Replace a worker that is lost; close it where its call is interrupted, since its answer is still to come.
+
+        A call that ends while it is interrupted is so, too: its worker may have been hung up.
+
+        Raises:
+            SandboxError: The pool is closed.
+            CancelledError: The work was stopped.
+        """
         thread = threading.get_ident()
         try:
             with self._changed:
+                self.check_open()
                 _check_going()
                 self._lent[thread] = worker, _stopped.get()
             yield
+            with self._changed:
+                self._lent.pop(thread)
+                _check_going()
         except SandboxError:
             self._in_background(partial(self._replaced, worker))
             raise
@@ -133,9 +142,8 @@ class Workers:
         """Give this work no turn any more, and interrupt its calls, where the sandboxes can be interrupted."""
         with self._changed:
             stopped.set()
-            busy = [worker for worker, event in self._lent.values() if event is stopped]
+            _interrupt([worker for worker, event in self._lent.values() if event is stopped])
             self._changed.notify_all()
-        _interrupt(busy)
 
     def take(self) -> Sandbox:
         """A free worker, to whoever has a turn; a new one where there is none, and none is about to be.
@@ -200,9 +208,8 @@ class Workers:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
-            busy = [worker for worker, _ in self._lent.values()] if now else []
-        _interrupt(busy)
-        with self._changed:
+            if now:
+                _interrupt([worker for worker, _ in self._lent.values()])
             self._changed.wait_for(lambda: not self.running and not self._renewing)
             self._idle.clear()
             made, self._made = self._made, {}
@@ -214,11 +221,19 @@ class Workers:
     def _in_background(self, renew: Callable[[], Sandbox | None]) -> None:
         with self._changed:
             self._renewing += 1
-        thread = threading.Thread(target=self._renew, args=(renew, _log), name="toolenv-sandbox-renewal")
+        self._renewal(renew, _log)
+
+    def _renewal(
+        self, renew: Callable[[], Sandbox | None], report: Callable[[SandboxError], None]
+    ) -> threading.Thread | None:
+        """Renew a worker in a thread, where one can be had, else at once; it is counted already."""
+        thread = threading.Thread(target=self._renew, args=(renew, report), name="toolenv-sandbox-renewal")
         try:
             thread.start()
-        except RuntimeError:  # no thread can be had: at the end of the interpreter, or at a limit
-            self._renew(renew, _log)
+        except RuntimeError:  # at the end of the interpreter, or at a limit
+            self._renew(renew, report)
+            return None
+        return thread
 
     def _renew(self, renew: Callable[[], Sandbox | None], report: Callable[[SandboxError], None]) -> None:
         """Get a worker ready; where that fails, there is one less, until a call makes another."""
@@ -284,6 +299,7 @@ def _check_going() -> None:
 
 
 def _interrupt(workers: Sequence[Sandbox]) -> None:
+    """End the calls of these: while the lock is held, so that none of them has gone on to another call."""
     for worker in workers:
         if hasattr(worker, "interrupt"):
             worker.interrupt()

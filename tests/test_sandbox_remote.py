@@ -94,6 +94,7 @@ def test_an_answer_is_read(run: dict[str, Any], result: ExecResult) -> None:
         json.loads(fusion_answer(status="Error", return_code=None, stderr="no room")),
         {"message": "no room"},
         ["no room"],
+        json.loads(fusion_answer(execution_time="no room")),
     ],
 )
 def test_a_servers_own_failure_is_no_result(answer: Any) -> None:
@@ -261,6 +262,14 @@ def server() -> Iterator[str]:
     assert process.wait(LONG_S) == 0
 
 
+@pytest.fixture(scope="module")
+def open_server() -> Iterator[str]:
+    process, url = start_server()
+    yield url
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LONG_S) == 0
+
+
 def ask(server: str, token: str | None = TOKEN, **fields: Any) -> requests.Response:
     """A request as verl sends it."""
     payload = {
@@ -327,6 +336,32 @@ def test_who_has_no_token_gets_nothing(server: str) -> None:
     assert requests.get(f"{server}/v1/ping", timeout=LONG_S).json() == "pong"
 
 
+def test_without_a_token_no_page_of_a_browser_gets_in(open_server: str) -> None:
+    """A page may have its name lead to loopback, and then send what it likes to a server of its own origin."""
+
+    def status(host: str) -> int:
+        body = {"code": "1", "language": "python"}
+        return requests.post(f"{open_server}/run_code", json=body, headers={"Host": host}, timeout=LONG_S).status_code
+
+    for host in (
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "[",
+    ):
+        assert status(host) == 403, host
+    for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:9", "[::1]:8080"):
+        assert status(host) == 200, host
+
+
+def test_with_a_token_a_server_may_have_any_name(server: str) -> None:
+    headers = {"Host": "sandbox.example", "Authorization": f"Bearer {TOKEN}"}
+    body = {"code": "1", "language": "python"}
+    assert requests.post(f"{server}/run_code", json=body, headers=headers, timeout=LONG_S).status_code == 200
+
+
 def test_bodies_are_bounded_and_json(server: str) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 
@@ -363,7 +398,7 @@ def test_beyond_its_room_it_says_to_come_again_and_who_has_left_is_forgotten() -
             body = json.dumps({"code": "import time; time.sleep(50)", "language": "python", "run_timeout": 60}).encode()
             with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client:
                 client.sendall(
-                    b"POST /run_code HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                    b"POST /run_code HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                     b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
                 )
                 time.sleep(0.5)

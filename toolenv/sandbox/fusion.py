@@ -81,7 +81,9 @@ def result_of(answer: Any, timeout_s: float, max_output_bytes: int) -> ExecResul
         said = answer.get("message") if isinstance(answer, Mapping) else answer
         raise SandboxError(f"the sandbox server failed; it says: {str(said)[:500]!r}")
     stdout, stderr = (str(run.get(stream) or "") for stream in ("stdout", "stderr"))
-    wall_s = float(run.get("execution_time") or 0.0)
+    wall_s = run.get("execution_time") or 0.0
+    if not isinstance(wall_s, int | float):
+        raise SandboxError(f"the sandbox server's execution_time is no number of seconds: {str(wall_s)[:500]!r}")
     code = run.get("return_code")
     shown = shorten(stdout, max_output_bytes)
     if run.get("status") == "TimeLimitExceeded":

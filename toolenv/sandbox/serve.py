@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.extras import require
@@ -52,7 +53,8 @@ def serve(
         sandbox: As for ``make_sandbox``, or a sandbox or pool of your own.
         host: Address to listen at. Beyond loopback a token is required.
         port: Port to listen at; 0: any free one.
-        token: What clients have to send as a bearer token; ``None`` or empty: nothing.
+        token: What clients have to send as a bearer token; ``None`` or empty: nothing, but they have to call the server
+            ``localhost`` or by an address of loopback, which no page in a browser can.
         workers: How many programs run at once, where ``sandbox`` is a name or is no pool.
         max_waiting: How many requests may wait for a worker; a further one is told to come again (429).
         max_timeout_s: Longest limit that a program may have, in seconds.
@@ -163,7 +165,7 @@ class _Service:
     async def run_code(self, request: Request) -> Response:
         """Run a program; what the server refuses is said with a status of its own, and ``detail``."""
         try:
-            self._check_token(request)
+            self._check_sender(request)
             if self.inside >= self.room:
                 raise _Refused(429, f"{self.inside} requests are here already; come again in a second")
             self.inside += 1
@@ -186,9 +188,14 @@ class _Service:
             except SandboxError as error:
                 return failure_of(str(error))
 
-    def _check_token(self, request: Request) -> None:
+    def _check_sender(self, request: Request) -> None:
+        if self.token is None:
+            host = request.headers.get("host", "localhost")
+            if not _is_loopback(_name_of(host)):  # a page in a browser whose own name was made to lead here
+                raise _Refused(403, f"without a token, this server answers to localhost alone, not to {host!r}")
+            return
         given = request.headers.get("authorization", "").encode("latin-1")
-        if self.token is not None and not hmac.compare_digest(given, self.token):
+        if not hmac.compare_digest(given, self.token):
             raise _Refused(401, "send the token of this server: Authorization: Bearer ...")
 
     def _json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -248,6 +255,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _name_of(host: str) -> str:
+    """A host without its port; empty where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _listen(host: str, port: int) -> socket.socket:

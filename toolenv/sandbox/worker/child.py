@@ -16,6 +16,7 @@ from .handing import take_over
 from .limits import limit, set_limits
 from .messages import Settings
 from .notebook import Ending, finish, new_main, run_code
+from .pages import Ranges, touch
 from .rights import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_root, prctl
 from .streams import Ends
 from .text import clip
@@ -25,12 +26,13 @@ CRASHED = 70
 NICE = 10
 
 
-def run_child(channel: int, settings: Settings) -> NoReturn:
+def run_child(channel: int, settings: Settings, hot: Ranges) -> NoReturn:
     """Wait for a program, run it in this process, which is a new child, and exit.
 
     Args:
         channel: Where the program is handed over.
         settings: Those of the worker.
+        hot: Where programs are likely to write.
     """
     exit_code = CRASHED
     try:
@@ -38,6 +40,7 @@ def run_child(channel: int, settings: Settings) -> NoReturn:
         waiting = socket.socket(fileno=keep_descriptors(channel))
         become_program(settings)
         take_no_streams()  # what is done once is faster the second time
+        touch(hot, waiting.fileno())
         order, ends = take_over(waiting)
         waiting.detach()
         take_streams(ends)

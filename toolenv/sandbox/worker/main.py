@@ -13,6 +13,7 @@ import sys
 from typing import NoReturn
 
 from .messages import Answer, Request, Settings
+from .pages import gather, written_by
 from .rights import (
     LINUX,
     PR_SET_CHILD_SUBREAPER,
@@ -53,7 +54,9 @@ def main(argument: str) -> None:
     unfiltered = refuse_calls()
     gc.collect()
     gc.freeze()
-    zygote = Zygote(settings, requests, replies, wake, scratch, oom)
+    gather()
+    hot = written_by(lambda: [warm(statement) for statement in settings["warm"]])
+    zygote = Zygote(settings, requests, replies, wake, scratch, oom, hot)
     if os.getpid() != 1:
         signal.signal(signal.SIGTERM, lambda *_: zygote.leave())
     wrong = _trial(zygote)

@@ -12,6 +12,7 @@ from .handing import hand_over
 from .kill import send
 from .limits import cpu_seconds
 from .messages import Request, Settings
+from .pages import Ranges
 from .streams import Ends
 
 
@@ -23,11 +24,12 @@ class Standby:
 
     Args:
         settings: Those of the worker.
+        hot: Where programs are likely to write.
         fork: Makes a child of this process.
     """
 
-    def __init__(self, settings: Settings, fork: Callable[[], int]) -> None:
-        self.settings, self.fork = settings, fork
+    def __init__(self, settings: Settings, hot: Ranges, fork: Callable[[], int]) -> None:
+        self.settings, self.hot, self.fork = settings, hot, fork
         self._pid = 0
         self._channel: socket.socket | None = None
 
@@ -37,7 +39,7 @@ class Standby:
             mine, theirs = socket.socketpair()
             self._pid = self.fork()
             if self._pid == 0:
-                run_child(theirs.fileno(), self.settings)
+                run_child(theirs.fileno(), self.settings, self.hot)
             theirs.close()
             self._channel = mine
         return self._channel

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from .kill import Reaper
 from .messages import HEADER_BYTES, Answer, Request, Settings
 from .outcome import Judge
+from .pages import Ranges
 from .session import Session
 from .standby import Standby
 from .streams import Streams
@@ -28,16 +29,24 @@ class Zygote:
         wake: A descriptor that can be read when a child has ended.
         scratch: The folders that programs can write to.
         oom: This process's ``oom_score_adj``, open to be written; ``None`` where there is none.
+        hot: Where programs are likely to write.
     """
 
     def __init__(
-        self, settings: Settings, requests: int, replies: int, wake: int, scratch: Scratch, oom: int | None
+        self,
+        settings: Settings,
+        requests: int,
+        replies: int,
+        wake: int,
+        scratch: Scratch,
+        oom: int | None,
+        hot: Ranges,
     ) -> None:
         self.settings, self.requests, self.replies, self.wake = settings, requests, replies, wake
         self.scratch, self.oom = scratch, oom
         self.reaper = Reaper(wake, settings["uid"])
         self.session = Session(settings, self.reaper)
-        self.standby = Standby(settings, self.fork)
+        self.standby = Standby(settings, hot, self.fork)
         self.judge = Judge()
 
     def serve(self) -> NoReturn:

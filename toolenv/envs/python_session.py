@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from toolenv.episode import Turn
 from toolenv.errors import SandboxError
-from toolenv.sandbox.base import ExecJob, ExecResult
+from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult
 from toolenv.sandbox.patience import TRIAL_S, UnfitWorkerError, patiently
 from toolenv.sandbox.session import Session
 
-# A program that was ended from outside left no trace, so it need not run again.
+# A program that was ended from outside left files at the most, so it need not run again.
 LASTING = ("ok", "error")
 REPLAY_BYTES = 1000
 
@@ -98,9 +98,10 @@ class PythonSession:
         try:
             if try_out:
                 session.exec("", timeout_s=TRIAL_S)
+            # With time to spare: that a program took as long as this once must not be the end of the episode.
+            timeout_s = min(2 * self.timeout_s + 1, MAX_TIMEOUT_S)
             for program in self.done:
-                # With time to spare: that it took as long as this once must not be the end of the episode.
-                result = session.exec(program.code, timeout_s=2 * self.timeout_s + 1, max_output_bytes=REPLAY_BYTES)
+                result = session.exec(program.code, timeout_s=timeout_s, max_output_bytes=REPLAY_BYTES)
                 if result.status != program.status:
                     raise SandboxError(
                         f"the episode's state cannot be built again: a program that ended with status "

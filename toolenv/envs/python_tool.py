@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolenv.envs.python_session import PythonSession
 from toolenv.episode import Turn
 from toolenv.errors import ConfigError, SandboxError
-from toolenv.sandbox.base import ExecJob, ExecResult, Sandbox
+from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult, Sandbox
 from toolenv.sandbox.choosing import check_kind, shared_sandbox
 from toolenv.sandbox.pool import SandboxPool, run_jobs
 from toolenv.sandbox.shortening import shorten
@@ -67,8 +66,10 @@ class PythonTool:
             if not isinstance(sandbox, SandboxPool):
                 raise ConfigError(f"stateful=True needs the name of a sandbox or a SandboxPool, not {sandbox!r}")
             sandbox.session().close()
-        if not 0 < timeout_s < math.inf:
-            raise ConfigError(f"timeout_s must be a positive number of seconds, not {timeout_s!r}")
+        if not 0 < timeout_s <= MAX_TIMEOUT_S:
+            raise ConfigError(
+                f"timeout_s must be a number of seconds above 0, at most {MAX_TIMEOUT_S:g}, not {timeout_s!r}"
+            )
         if max_output_bytes < 1 or workers < 1:
             raise ConfigError(f"max_output_bytes and workers must be at least 1, not {max_output_bytes}, {workers}")
         self.sandbox = sandbox

@@ -50,7 +50,8 @@ def make_sandbox(
 
     Raises:
         ConfigError: Another name, or fewer than one worker.
-        SandboxError: ``kind`` does not work here.
+        SandboxError: None works here, or there is no Docker engine with this image. ``"bwrap"`` and ``"process"`` say
+            with the first call, or at ``start()``, that they do not work.
 
     Example:
         >>> with_more_memory = make_sandbox("process", limits=Limits(memory_bytes=1 << 30))
@@ -128,8 +129,8 @@ def shared_sandbox(
     arguments are those of ``make_sandbox``.
 
     Raises:
-        ConfigError: No such kind.
-        SandboxError: That kind does not work here.
+        ConfigError: As for ``make_sandbox``, like the next one.
+        SandboxError: It does not work here.
     """
     limits = limits or Limits()
     key = (kind, workers, limits, image, runtime)

@@ -9,7 +9,6 @@ import asyncio
 import hmac
 import ipaddress
 import json
-import math
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.extras import require
-from toolenv.sandbox.base import ExecJob, Sandbox
+from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, Sandbox
 from toolenv.sandbox.choosing import make_sandbox
 from toolenv.sandbox.fusion import answer_of, failure_of
 from toolenv.sandbox.pool import SandboxPool
@@ -65,8 +64,12 @@ def serve(
         SandboxError: The sandbox does not work here.
     """
     uvicorn = require("uvicorn", "serve")
+    token = (token or "").strip()  # a header loses the spaces and line ends around it
     if not token and not _is_loopback(host):
-        raise ConfigError(f"a sandbox that listens at {host} needs a token, or anyone may run programs in it")
+        raise ConfigError(
+            f"a sandbox that listens at {host} needs a token, or anyone may run programs in it; "
+            "toolenv sandbox serve takes it from the environment variable TOOLENV_SANDBOX_TOKEN"
+        )
     listening = _listen(host, port)
     try:
         if isinstance(sandbox, str):
@@ -110,12 +113,12 @@ def make_app(
         ConfigError: Numbers that make no sense.
         MissingExtraError: The extra ``serve`` is not installed.
     """
-    if workers < 1 or max_waiting < 0 or not 0 < max_timeout_s < math.inf:
+    if workers < 1 or max_waiting < 0 or not 0 < max_timeout_s <= MAX_TIMEOUT_S:
         raise ConfigError(
-            f"workers must be at least 1, max_waiting at least 0 and max_timeout_s above 0; "
+            f"workers must be at least 1, max_waiting at least 0 and max_timeout_s above 0, at most {MAX_TIMEOUT_S:g}; "
             f"got {workers!r}, {max_waiting!r} and {max_timeout_s!r}"
         )
-    return _Service(sandbox, token or None, workers, max_waiting, max_timeout_s).app()
+    return _Service(sandbox, (token or "").strip() or None, workers, max_waiting, max_timeout_s).app()
 
 
 class _Refused(Exception):

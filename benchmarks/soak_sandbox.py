@@ -1,7 +1,8 @@
 """Many calls of good and hostile programs over a pool: is each answered as it must be, and what do they leave behind?
 
 Good programs must print what they should, whatever ran before them. Hostile ones must end in one of a few ways. Now and
-then a probe looks around in a worker: how much memory process 1 holds, and how many processes and files there are.
+then a probe looks around in a worker: how much memory process 1 and its
+container hold, and how many processes and files there are.
 """
 
 from __future__ import annotations
@@ -110,11 +111,17 @@ for fd in range(3, 64):
 
 PROBE = """\
 import json, os
-with open('/proc/1/statm') as file:
-    resident_kib = int(file.read().split()[1]) * 4
+USAGE = 'memory/memory.usage_in_bytes', 'memory.current'  # of either version of control groups; 0 without a container
+def number(path, field=0):
+    try:
+        with open(path) as file:
+            return int(file.read().split()[field])
+    except OSError:
+        return 0
 print(json.dumps({
     'namespace': os.readlink('/proc/self/ns/pid'),
-    'resident_kib': resident_kib,
+    'resident_kib': number('/proc/1/statm', 1) * 4,
+    'container_kib': sum(number(f'/sys/fs/cgroup/{name}') for name in USAGE) // 1024,
     'processes': sum(name.isdigit() for name in os.listdir('/proc')),
     'files': len(os.listdir('/tmp')) + len(os.listdir('/dev/shm')),
 }))

@@ -119,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
         "--env-kwargs", type=json.loads, default={}, help="further arguments of the environment, as JSON"
     )
 
+    _add_corpus(commands)
     _add_sandbox(commands)
 
     commands.add_parser(
@@ -127,6 +128,24 @@ def parser() -> argparse.ArgumentParser:
         help="train [grpo|ppo]: train a policy; 'toolenv train ppo --help' lists the settings of PPO",
     )
     return toolenv
+
+
+def _add_corpus(commands: Any) -> None:
+    """``toolenv corpus make|info``."""
+    corpus = commands.add_parser("corpus", help="cut passages from a dump of Wikipedia, say what a corpus holds")
+    actions = corpus.add_subparsers(dest="action", required=True, metavar="ACTION")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+
+    make = actions.add_parser("make", help="cut passages from MediaWiki XML dumps", formatter_class=shown)
+    make.add_argument(
+        "dump", nargs="+", type=Path, help="an .xml file, or one with .bz2, .gz or .xz; or the parts of one"
+    )
+    make.add_argument("--output", type=Path, required=True, help="the .jsonl file to write")
+    make.add_argument("--words", type=int, default=100, help="words a passage")
+    make.add_argument("--workers", type=int, help="processes (not given: one a core)")
+
+    info = actions.add_parser("info", help="say what a corpus holds")
+    info.add_argument("corpus", help="a corpus file, or the name of one that was fetched")
 
 
 def _add_sandbox(commands: Any) -> None:
@@ -162,7 +181,7 @@ def _fetch(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     if options.name is None:
         for name, asset in sorted(ASSETS.items()):
-            print(f"{name:14} {asset.version:10} {asset.licence:12} {asset.inside}")
+            print(f"{name:14} {asset.version:10} {asset.licence:18} {asset.inside}")
         return
     print(fetch(options.name))
 
@@ -252,6 +271,18 @@ def _validate(options: argparse.Namespace, _: Sequence[str]) -> int:
     return 0 if report.ok else EXIT_FAILED
 
 
+def _corpus(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if options.action == "info":
+        from toolenv.data.corpus_info import corpus_info
+
+        print(corpus_info(options.corpus))
+        return
+    from toolenv.data.wiki.make import make_corpus
+
+    made = make_corpus(options.dump, options.output, words=options.words, workers=options.workers)
+    print(made.path)
+
+
 def _sandbox(options: argparse.Namespace, _: Sequence[str]) -> int:
     if options.action == "build":
         from toolenv.sandbox.build import build
@@ -312,6 +343,7 @@ def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> N
 
 
 COMMANDS = {
+    "corpus": _corpus,
     "fetch": _fetch,
     "eval": _eval,
     "train": _train,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolenv.data.jsonl import read_records, short
+from toolenv.data.jsonl import read_records
+from toolenv.data.text_files import short
 from toolenv.episode import Episode
 from toolenv.errors import DataError
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolenv.data.jsonl import read_records, short, task_set, text_of
+from toolenv.data.jsonl import read_records, task_set, text_of
 from toolenv.data.rlla import described_tools, dialogue
+from toolenv.data.text_files import short
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import DataError
 from toolenv.messages import ToolCall

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolenv.data.json_stream import read_items
+from toolenv.data.text_files import read_chunks, read_lines, short
 from toolenv.episode import Task, TaskSet, task_from_json
 from toolenv.errors import DataError
 
@@ -78,34 +78,13 @@ def read_records(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]
             yield where, number, record
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file, plain or gzipped, numbered from 1, lazily.
-
-    Raises:
-        DataError: The file cannot be opened or unpacked, or a line is not UTF-8.
-    """
-    path = Path(path)
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
-    except (OSError, EOFError, zlib.error) as error:
-        where = f"{path}, after line {number}" if number else str(path)
-        raise DataError(f"{where}: cannot be read: {error}") from error
-
-
 def read_json(path: str | Path) -> Any:
     """The value in a JSON file, plain or gzipped.
 
     Raises:
         DataError: The file cannot be read or is not JSON.
     """
-    return _parse("".join(line for _, line in read_lines(path)), str(path))
+    return _parse("".join(read_chunks(path)), str(path))
 
 
 def text_of(record: Mapping[str, Any], names: Sequence[str], where: str, default: str | None = None) -> str:
@@ -162,12 +141,6 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
-def short(value: Any) -> str:
-    """A value in ASCII and at most about 60 characters, for errors."""
-    text = value if isinstance(value, str) else repr(value)
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
-
-
 def _task(record: Mapping[str, Any], default_id: str, where: str) -> Task:
     fields = {name: record[name] for name in TASK_FIELDS if record.get(name) is not None}
     fields["id"] = id_of(record, default_id, where)
@@ -193,7 +166,7 @@ def _gold_passages(value: Any, where: str) -> list[list[str]]:
 
 
 def _array_items(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    for number, item in enumerate(read_json(path), start=1):
+    for number, item in enumerate(read_items(path), start=1):
         where = f"{path}, item {number}"
         yield where, number, _object(item, where)
 

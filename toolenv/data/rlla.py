@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolenv.data.jsonl import as_text, id_of, read_records, short, task_set, text_of
+from toolenv.data.jsonl import as_text, id_of, read_records, task_set, text_of
+from toolenv.data.text_files import short
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import DataError
 from toolenv.extras import require

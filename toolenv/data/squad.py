@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolenv.data.jsonl import read_json, text_of
+from toolenv.data.json_stream import read_items
+from toolenv.data.jsonl import text_of
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import DataError
 from toolenv.retrieval.base import Passage
@@ -46,10 +47,20 @@ def load_squad(path: str | Path) -> Squad:
     return Squad(TaskSet(tasks, name=str(path)), tuple(passages))
 
 
+def read_paragraphs(path: str | Path) -> Iterator[Passage]:
+    """The paragraphs alone, one at a time, with the ids that ``load_squad`` gives them.
+
+    Raises:
+        DataError: As for ``load_squad``.
+    """
+    for passage, _, _ in _paragraphs(Path(path)):
+        yield passage
+
+
 def _paragraphs(path: Path) -> Iterator[tuple[Passage, list[Any], str]]:
     """Passages with their questions, and where they stand in the file."""
     stem = path.name.split(".")[0]
-    for a, article in enumerate(_list(read_json(path), "data", str(path)), start=1):
+    for a, article in enumerate(read_items(path, "data"), start=1):
         where = f"{path}, article {a}"
         title = text_of(article, ("title",), where, default="") if isinstance(article, Mapping) else ""
         for p, paragraph in enumerate(_list(article, "paragraphs", where), start=1):

@@ -12,9 +12,8 @@ from toolenv.env import ToolEnv
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import ConfigError, ToolError
 from toolenv.formats import Format
-from toolenv.retrieval import default_retriever, make_retriever
+from toolenv.retrieval import corpus_retriever, default_retriever, make_retriever
 from toolenv.retrieval.base import Passage, Retriever, check_k, clean_text
-from toolenv.retrieval.corpus import read_corpus
 from toolenv.tools import ToolOutput
 from toolenv.vector import vector_entry_point
 
@@ -127,7 +126,8 @@ class SearchQAEnv(ToolEnv):
             the bundled encyclopaedia.
         split: Split of the bundled questions: ``"train"``, ``"validation"`` or ``"test"``.
         hops: How many passages a bundled question may need: one or several of 1, 2 and 3.
-        corpus: What is searched: passages, a path (see ``read_corpus``), or ``None`` for the bundled encyclopaedia.
+        corpus: What is searched: passages, a path (see ``read_corpus``), the name of a corpus that was fetched, such as
+            ``"wikipedia-2006"``, or ``None`` for the bundled encyclopaedia.
         retriever: ``"faiss"``, ``"bm25"``, ``"hybrid"``, or a ``Retriever``; or a ``SearchTool``, which several
             environments may share, so that their queries go in one search.
         top_k: Passages a query.
@@ -206,8 +206,9 @@ def _search_tool(
         return SearchTool(retriever, top_k, max_observation_chars)
     if corpus is None:
         return _bundled_tool(retriever, top_k, max_observation_chars)
-    passages = read_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    return SearchTool(make_retriever(retriever, tuple(passages)), top_k, max_observation_chars)
+    if isinstance(corpus, str | Path):
+        return SearchTool(corpus_retriever(retriever, corpus), top_k, max_observation_chars)
+    return SearchTool(make_retriever(retriever, tuple(corpus)), top_k, max_observation_chars)
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from toolenv.errors import ConfigError
 from toolenv.retrieval.base import Passage, Retriever
@@ -45,6 +46,35 @@ def make_retriever(spec: str | Retriever, passages: Sequence[Passage]) -> Retrie
 
             return HybridRetriever(FaissRetriever(passages), BM25Retriever(passages))
     raise ConfigError(f"unknown retriever {spec!r}; choose one of {', '.join(RETRIEVERS)}, or pass a Retriever")
+
+
+def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
+    """The retriever of this name over a corpus: one for the whole process, until the file changes.
+
+    Args:
+        spec: As for ``make_retriever``.
+        corpus: A file, or the name of a corpus that was fetched (see ``read_corpus``).
+
+    Raises:
+        ConfigError: Another name.
+        DataError: The corpus cannot be read, or was not fetched.
+        MissingExtraError: What the retriever needs is not installed.
+    """
+    from toolenv.retrieval.corpus import corpus_path
+
+    path = corpus_path(corpus).absolute()
+    try:
+        status = path.stat()
+    except OSError:
+        status = None  # reading it says what is wrong
+    return _retriever_over(spec, path, (status.st_mtime_ns, status.st_size) if status else None)
+
+
+@lru_cache(maxsize=4)
+def _retriever_over(spec: str, path: Path, version: tuple[int, int] | None) -> Retriever:
+    from toolenv.retrieval.corpus import read_corpus
+
+    return make_retriever(spec, tuple(read_corpus(path)))
 
 
 @lru_cache(maxsize=len(RETRIEVERS))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from toolenv.data.functions.scripts import scripted_functions
-from toolenv.data.jsonl import as_text, read_records, short, task_set
+from toolenv.data.jsonl import as_text, read_records, task_set
+from toolenv.data.text_files import short
 from toolenv.episode import Task, TaskSet, task_from_json
 from toolenv.errors import ConfigError, DataError
 from toolenv.grading.calls import match_calls

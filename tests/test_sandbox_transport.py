@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from tests.sandbox_fakes import LONG_S, in_a_fork, until
 from tests.sandboxes import ctrl_c
-from tests.test_sandbox_pool import in_a_fork, until
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox import client
 from toolenv.sandbox.client import WorkerSandbox
@@ -20,7 +20,6 @@ from toolenv.sandbox.process import PipeTransport, ProcessSandbox
 
 pytestmark = pytest.mark.core
 
-LONG_S = 30.0
 READY = '{"ready": true, "cold": [], "unfiltered": null, "sessions": true}\n'
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol, runtime_checkable
+
+from toolenv.sandbox.arguments import check_text, seconds, whole
 
 MAX_OUTPUT_BYTES = 64_000
 MAX_TIMEOUT_S = 1e6  # beyond some weeks, the kernel's clocks overflow
+MAX_LIMIT = (1 << 63) - 1  # what a kernel takes for a limit
 
 Status = Literal["ok", "error", "timeout", "killed"]
 
@@ -55,12 +58,22 @@ class ExecJob:
         timeout_s: Wall-clock limit, in seconds.
         max_output_bytes: Most that is kept of each stream.
         stdin: Text that the program reads from its standard input.
+
+    Raises:
+        ConfigError: Code or input that is no text, or a limit that is no sensible number.
     """
 
     code: str
     timeout_s: float = 5.0
     max_output_bytes: int = MAX_OUTPUT_BYTES
     stdin: str = ""
+
+    def __post_init__(self) -> None:
+        check_text("code", self.code)
+        check_text("stdin", self.stdin)
+        object.__setattr__(self, "timeout_s", seconds("timeout_s", self.timeout_s, most=MAX_TIMEOUT_S))
+        most = whole("max_output_bytes", self.max_output_bytes, like="64_000", least=2)
+        object.__setattr__(self, "max_output_bytes", most)
 
     def run_by(self, run: Callable[..., ExecResult]) -> ExecResult:
         """Run it by a sandbox's ``exec``, or by what takes the same arguments.
@@ -79,11 +92,20 @@ class Limits:
         memory_bytes: Memory of each process; in a container, of all together.
         max_processes: Processes and threads, where the sandbox can count them apart from those of the user.
         max_file_bytes: Size of each file that it writes.
+
+    Raises:
+        ConfigError: One that is no whole number, or is below 1.
     """
 
     memory_bytes: int = 512 << 20
     max_processes: int = 64
     max_file_bytes: int = 32 << 20
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            like = "64" if field.name == "max_processes" else "512 << 20"
+            number = whole(field.name, getattr(self, field.name), like=like, most=MAX_LIMIT)
+            object.__setattr__(self, field.name, number)
 
 
 @runtime_checkable
@@ -102,6 +124,7 @@ class Sandbox(Protocol):
             stdin: Text that the program reads from its standard input.
 
         Raises:
+            ConfigError: Arguments that make no sense, see ``ExecJob``.
             SandboxError: The sandbox was lost for no fault of the code.
         """
         ...

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox.arguments import whole
 from toolenv.sandbox.base import Limits, Sandbox
 from toolenv.sandbox.bwrap import BwrapSandbox
 from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
@@ -60,8 +61,7 @@ def make_sandbox(
         >>> with_more_memory.close()
     """
     check_kind(kind)
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers!r}")
+    whole("workers", workers, like="2")
     if kind == "docker" and (problem := docker_problem(image, runtime)):
         raise SandboxError(problem)
     factories: Factories = {

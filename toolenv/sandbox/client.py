@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolenv.errors import ConfigError, SandboxError
+from toolenv.errors import SandboxError
 from toolenv.sandbox.answer import result_of
-from toolenv.sandbox.base import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, ExecResult, Limits
+from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecJob, ExecResult, Limits
 from toolenv.sandbox.transport import Owner, Transport
 from toolenv.sandbox.worker.messages import header
 from toolenv.sandbox.worker.streams import FLOOD_BYTES
@@ -139,13 +139,14 @@ class WorkerSandbox:
             stdin: What the program reads from its standard input.
 
         Raises:
-            ConfigError: ``timeout_s`` or ``max_output_bytes`` is no sensible number.
+            ConfigError: Arguments that make no sense, see ``ExecJob``.
             SandboxError: The worker could not be started, or was lost.
         """
+        job = ExecJob(code, timeout_s, max_output_bytes, stdin)
         with self._lock:
             if self._in_session:
                 raise SandboxError(f"{self.name}: a session is open; use exec_keeping, or call end_session() first")
-            return self._call(code, timeout_s, max_output_bytes, stdin, keep=False)
+            return self._call(job, keep=False)
 
     def exec_keeping(
         self, code: str, *, timeout_s: float, max_output_bytes: int = MAX_OUTPUT_BYTES, stdin: str = ""
@@ -163,14 +164,15 @@ class WorkerSandbox:
             stdin: What the program reads from its standard input.
 
         Raises:
-            ConfigError: ``timeout_s`` or ``max_output_bytes`` is no sensible number.
+            ConfigError: Arguments that make no sense, see ``ExecJob``.
             SandboxError: The worker could not be started, or was lost, and the session with it.
         """
+        job = ExecJob(code, timeout_s, max_output_bytes, stdin)
         with self._lock:
             self._started()
             if not self._has_sessions:
                 raise SandboxError(f"{self.name}: sessions need a worker on Linux; use a fresh state, or Docker")
-            result = self._call(code, timeout_s, max_output_bytes, stdin, keep=True)
+            result = self._call(job, keep=True)
             self._in_session = self._transport is not None
             if self._in_session:
                 return result
@@ -213,16 +215,12 @@ class WorkerSandbox:
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerSandbox:
         return self
 
-    def _call(self, code: str, timeout_s: float, max_output_bytes: int, stdin: str, *, keep: bool) -> ExecResult:
-        if not 0 <= timeout_s <= MAX_TIMEOUT_S:
-            raise ConfigError(f"timeout_s must be a number of seconds from 0 to {MAX_TIMEOUT_S:g}, not {timeout_s!r}")
-        if max_output_bytes < 2:
-            raise ConfigError(f"max_output_bytes must be at least 2, not {max_output_bytes!r}")
-        parts = [text.encode("utf-8", "surrogatepass") for text in (code, stdin)]
-        timeout_s, most = float(timeout_s), min(int(max_output_bytes), MOST_OUTPUT_BYTES)
-        request: dict[str, Any] = {"timeout_s": timeout_s, "max_output_bytes": most, "keep": keep}
+    def _call(self, job: ExecJob, *, keep: bool) -> ExecResult:
+        parts = [text.encode("utf-8", "surrogatepass") for text in (job.code, job.stdin)]
+        most = min(job.max_output_bytes, MOST_OUTPUT_BYTES)
+        request: dict[str, Any] = {"timeout_s": job.timeout_s, "max_output_bytes": most, "keep": keep}
         request |= {"code_bytes": len(parts[0]), "stdin_bytes": len(parts[1])}
-        return result_of(*self._ask(request, b"".join(parts), timeout_s))
+        return result_of(*self._ask(request, b"".join(parts), job.timeout_s))
 
     def _ask(self, request: Mapping[str, Any], payload: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
         """Send a request to the worker, and wait for its answer, at most so long and some more."""

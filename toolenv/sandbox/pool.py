@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox.arguments import whole
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecJob, ExecResult, Sandbox
 from toolenv.sandbox.patience import make_fit, patiently
 from toolenv.sandbox.session import Session
@@ -36,7 +37,7 @@ class SandboxPool:
         made: Sandboxes of the factory that are there already.
 
     Raises:
-        ConfigError: Fewer than one worker.
+        ConfigError: ``workers`` is no whole number of at least 1.
 
     Example:
         >>> from toolenv.sandbox.process import ProcessSandbox
@@ -56,10 +57,8 @@ class SandboxPool:
         kind: str = "sandbox",
         made: Sequence[Sandbox] = (),
     ) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers must be at least 1, not {workers!r}")
         self.factory = factory
-        self.workers = workers
+        self.workers = whole("workers", workers, like="2")
         self.kind = kind
         self._open(made)
         _pools.add(self)

@@ -84,8 +84,11 @@ class RemoteSandbox:
         """Run a program; see ``Sandbox.exec``.
 
         Raises:
+            ConfigError: Arguments that make no sense, see ``ExecJob``.
             SandboxError: The server does not answer, refuses, or has failed.
         """
+        job = ExecJob(code, timeout_s, max_output_bytes, stdin)
+        timeout_s, max_output_bytes = job.timeout_s, job.max_output_bytes
         if self._closed:
             raise SandboxError(f"{self!r} is closed")
         try:

@@ -64,6 +64,37 @@ def test_a_traceback_shows_the_program_alone(sandbox: WorkerSandbox) -> None:
     assert result.output.count("File ") == 2
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("1/0", ["    1/0", "    ~^~"]),
+        ("s = '\u2028\x1c\x85'\n1 / 0\nx = 2", ["    1 / 0", "    ~~^~~"]),
+        ("x = 1\n\x0c\n1 / 0\ny = 2", ["    1 / 0", "    ~~^~~"]),
+        ("x = 1\r1 / 0\r\ny = 2\r\n", ["    1 / 0", "    ~~^~~"]),
+        ("x = 'é' * (1 / 0)", ["    x = 'é' * (1 / 0)", "               ~~^~~"]),
+    ],
+)
+def test_a_traceback_points_at_the_line_that_python_means(sandbox: WorkerSandbox, code: str, shown: list[str]) -> None:
+    lines = run(sandbox, code).output.splitlines()
+    assert lines[2:-1] == shown
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("x = 1\nx;", None),
+        ("x = 1; (x)  ;  # said", None),
+        ("x = 'é'; x \\\n;", None),
+        ("print; 2", "2"),
+        ("';'  # ;", "';'"),
+        ("(1,\n 2)\n# ;", "(1, 2)"),
+    ],
+)
+def test_a_semicolon_silences_the_value(sandbox: WorkerSandbox, code: str, value: str | None) -> None:
+    result = run(sandbox, code)
+    assert (result.status, result.value) == ("ok", value)
+
+
 def test_a_deep_traceback_stays_short(sandbox: WorkerSandbox) -> None:
     result = run(sandbox, "def f(n):\n    return g(n)\ndef g(n):\n    return f(n)\nf(1)")
     assert "RecursionError" in result.output

@@ -254,7 +254,7 @@ def test_limits_that_are_none_are_refused() -> None:
     for timeout_s in (-1, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="timeout_s must be"):
             sandbox.exec("1", timeout_s=timeout_s)
-    with pytest.raises(ConfigError, match="max_output_bytes must be .* at least 2"):
+    with pytest.raises(ConfigError, match=r"max_output_bytes must be .* at least 2"):
         sandbox.exec("1", timeout_s=1, max_output_bytes=0)
 
 
@@ -315,7 +315,7 @@ def test_a_feed_passes_on_what_is_wanted_and_takes_the_rest_away(
 
 
 def test_a_long_program_is_not_copied_with_each_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copied, these parts are 128 GB: 20 s and more, where 10 ms will do."""
+    """Copied, these parts are 128 GB: a minute and more, where 10 ms will do."""
     monkeypatch.setattr(child, "read", lambda fd, count: b"x" * min(count, 1 << 10))
     start = time.monotonic()
     assert len(child.read_code(16 << 20)) == 16 << 20

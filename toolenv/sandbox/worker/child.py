@@ -58,7 +58,7 @@ def run_child(channel: int, settings: Settings, hot: Ranges) -> NoReturn:
 
 def read_code(count: int) -> str:
     """The program, which comes before what it reads from the same pipe."""
-    data = b""
+    data = bytearray()  # which grows in place, as bytes do not
     while len(data) < count:
         part = read(0, count - len(data))
         if not part:

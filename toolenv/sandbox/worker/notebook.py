@@ -7,6 +7,7 @@ import atexit
 import builtins
 import contextlib
 import linecache
+import re
 import sys
 import threading
 import traceback
@@ -14,6 +15,7 @@ import types
 from typing import NamedTuple, TextIO
 
 FRAMES = 8
+SEMICOLON = re.compile(r"(?:[ \t\f]|\\\n)*;")
 _BUILTINS = dict(vars(builtins))
 
 
@@ -50,9 +52,10 @@ def run_code(code: str, main: types.ModuleType, count: int = 1) -> Ending:
         count: How many programs there have been with this one; tracebacks tell their lines apart.
     """
     filename = "<code>" if count == 1 else f"<code {count}>"
-    linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+    lines = source_lines(code)
+    linecache.cache[filename] = (len(code), None, lines, filename)
     try:
-        value = _run(code, filename, main)
+        value = _run(code, lines, filename, main)
         return Ending(0, value=None if value is None else repr(value))
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
@@ -70,15 +73,29 @@ def run_code(code: str, main: types.ModuleType, count: int = 1) -> Ending:
         sys.setprofile(None)
 
 
-def _run(code: str, filename: str, main: types.ModuleType) -> object:
+def source_lines(code: str) -> list[str]:
+    """The lines that Python counts, all with an end: form feeds and Unicode's separators end none."""
+    text = code.replace("\r\n", "\n").replace("\r", "\n")
+    return [line + "\n" for line in text.removesuffix("\n").split("\n")]
+
+
+def _run(code: str, lines: list[str], filename: str, main: types.ModuleType) -> object:
     tree = ast.parse(code, filename)
     last = tree.body[-1] if tree.body else None
-    if not isinstance(last, ast.Expr):
+    if not isinstance(last, ast.Expr) or _is_silenced(last, lines):
         exec(compile(tree, filename, "exec", dont_inherit=True), main.__dict__)
         return None
     tree.body.pop()
     exec(compile(tree, filename, "exec", dont_inherit=True), main.__dict__)
     return eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), main.__dict__)
+
+
+def _is_silenced(last: ast.Expr, lines: list[str]) -> bool:
+    """Whether a semicolon follows, by which a notebook's user says that the value is not to be shown."""
+    assert last.end_lineno is not None
+    line, *more = lines[last.end_lineno - 1 :]
+    rest = line.encode()[last.end_col_offset :].decode()
+    return SEMICOLON.match(rest + "".join(more)) is not None
 
 
 def tell(error: BaseException) -> str:

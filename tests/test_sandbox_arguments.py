@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolenv.errors import ConfigError
+from toolenv.errors import ConfigError, SandboxError, SandboxUnavailable
 from toolenv.sandbox import ExecJob, ExecResult, Limits, SandboxPool, make_sandbox
 from toolenv.sandbox.client import WorkerSandbox
+from toolenv.sandbox.process import PipeTransport
 from toolenv.sandbox.remote import RemoteSandbox
 
 pytestmark = pytest.mark.core
@@ -87,3 +88,21 @@ def test_workers_are_counted(make: Callable[[Any], SandboxPool], workers: Any) -
     with pytest.raises(ConfigError, match="workers must be a whole number of at least 1, such as 2; got ") as refused:
         make(workers)
     assert str(refused.value).endswith(repr(workers))
+
+
+def test_errors_that_leave_the_package_are_public() -> None:
+    pool = SandboxPool(Untouched, 1)
+    session = pool.session()
+    session.close()
+    unstartable = SandboxPool(lambda: WorkerSandbox(lambda: PipeTransport(["/no/such/program"], {}), "x"), 1)
+    remote = RemoteSandbox("http://localhost:9", retries=0)
+    pool.close()
+    for attempt, kind in (
+        (session.exec, SandboxUnavailable),
+        (pool.exec, SandboxUnavailable),
+        (unstartable.exec, SandboxUnavailable),
+        (remote.exec, SandboxError),
+    ):
+        with pytest.raises(SandboxError) as caught:
+            attempt("1", timeout_s=1)
+        assert caught.type is kind

@@ -7,6 +7,7 @@
     |  `- ToolTimeout
     |- InfrastructureError       never told to the model: retried, then the episode is dropped and counted
     |  |- SandboxError
+    |  |  `- SandboxUnavailable
     |  |- RetrieverError
     |  `- SamplerError
     |- RewardError               names the reward, the task and the turn
@@ -39,6 +40,10 @@ class InfrastructureError(ToolEnvError):
 
 class SandboxError(InfrastructureError):
     """A sandbox worker was lost, or could not be started."""
+
+
+class SandboxUnavailable(SandboxError):
+    """The program was not run: no worker could be started for it, or the pool or session is closed."""
 
 
 class RetrieverError(InfrastructureError):

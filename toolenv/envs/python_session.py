@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toolenv.episode import Turn
-from toolenv.errors import SandboxError
+from toolenv.errors import SandboxError, SandboxUnavailable
 from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult
-from toolenv.sandbox.patience import TRIAL_S, UnfitWorkerError, patiently
+from toolenv.sandbox.patience import TRIAL_S, patiently
 from toolenv.sandbox.session import Session
 
 # A program that was ended from outside left files at the most, so it need not run again.
@@ -92,7 +92,7 @@ class PythonSession:
         """A session in which the record's programs have run again.
 
         Raises:
-            UnfitWorkerError: One of them is lost, or does not end as it did: the machine's fault, for they ran once.
+            SandboxUnavailable: One of them is lost, or does not end as it did: the machine's fault, for they ran once.
         """
         session = self._open_session()
         try:
@@ -110,7 +110,7 @@ class PythonSession:
         except BaseException as error:
             session.close()
             if isinstance(error, SandboxError):
-                raise UnfitWorkerError(str(error)) from error
+                raise SandboxUnavailable(str(error)) from error
             raise
         self._session = session
         return session

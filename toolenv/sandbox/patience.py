@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from toolenv.errors import SandboxError
+from toolenv.errors import SandboxError, SandboxUnavailable
 from toolenv.sandbox.base import ExecResult, Sandbox
 
 ATTEMPTS = 3
 TRIAL_S = 10.0
 AT_FAULT = "killed: the program brought down the sandbox that it ran in, twice"
-
-
-class UnfitWorkerError(SandboxError):
-    """A worker did not start, or failed at an empty program: no fault of the program that it was meant for."""
 
 
 def make_fit(worker: Sandbox, *, try_out: bool) -> None:
@@ -24,7 +20,7 @@ def make_fit(worker: Sandbox, *, try_out: bool) -> None:
         try_out: Whether to let it run an empty program.
 
     Raises:
-        UnfitWorkerError: It does not start, or the empty program does not run well.
+        SandboxUnavailable: It does not start, or the empty program does not run well.
     """
     try:
         if not getattr(worker, "ready", True):
@@ -34,7 +30,7 @@ def make_fit(worker: Sandbox, *, try_out: bool) -> None:
             if result.status != "ok":
                 raise SandboxError(f"an empty program ended with status {result.status!r}")
     except SandboxError as error:
-        raise UnfitWorkerError(str(error)) from error
+        raise SandboxUnavailable(str(error)) from error
 
 
 def patiently(attempt: Callable[[bool], ExecResult]) -> ExecResult | SandboxError:
@@ -60,7 +56,7 @@ def patiently(attempt: Callable[[bool], ExecResult]) -> ExecResult | SandboxErro
     for _ in range(ATTEMPTS):
         try:
             return attempt(losses > 0)
-        except UnfitWorkerError as problem:
+        except SandboxUnavailable as problem:
             error = problem
         except SandboxError as problem:
             error, losses = problem, losses + 1

@@ -98,10 +98,9 @@ class RemoteSandbox:
         body = request_of(code, stdin.encode(errors="replace").decode(), timeout_s, self.memory_bytes)
         failure = SandboxError("")
         for _ in range(2):  # requests are sent again below this; what is answered badly is asked for once more
+            response = self._post(body, timeout_s + self.wait_s)
             try:
-                return result_of(self._post(body, timeout_s + self.wait_s), timeout_s, max_output_bytes)
-            except _RefusedError:
-                raise
+                return result_of(self._json(response), timeout_s, max_output_bytes)
             except SandboxError as error:
                 failure = error
         raise failure
@@ -146,28 +145,27 @@ class RemoteSandbox:
             session = self._sessions.setdefault(os.getpid(), session)
         return session
 
-    def _post(self, body: dict[str, Any], timeout_s: float) -> Any:
-        """The answer's JSON."""
+    def _post(self, body: dict[str, Any], timeout_s: float) -> requests.Response:
+        """The answer; where there is none, nothing is won by asking again."""
         url = f"{self.url}/run_code"
         try:
             response = self._session().ask("POST", url, body, timeout_s=timeout_s)
         except requests.RequestException as error:
-            raise _RefusedError(f"no answer from {url} after {self.retries + 1} tries: {error}") from error
+            raise SandboxError(f"no answer from {url} after {self.retries + 1} tries: {error}") from error
         if response.status_code != 200:
             hint = HINTS.get(response.status_code, "")
             passing = f" after {self.retries + 1} tries" if response.status_code in PASSING else ""
-            raise _RefusedError(
+            raise SandboxError(
                 f"{url} answered with status {response.status_code}{passing}{f' ({hint})' if hint else ''}; "
                 f"it says: {' '.join(response.text.split())[:500]!r}"
             )
+        return response
+
+    def _json(self, response: requests.Response) -> Any:
         try:
             return response.json()
         except ValueError as error:
-            raise SandboxError(f"{url} answered with what is no JSON: {response.text[:200]!r}") from error
-
-
-class _RefusedError(SandboxError):
-    """Nothing is won by asking again."""
+            raise SandboxError(f"{self.url}/run_code answered with what is no JSON: {response.text[:200]!r}") from error
 
 
 class _Token(AuthBase):

@@ -7,8 +7,9 @@ import threading
 import weakref
 from typing import Any, Self
 
+from toolenv.errors import SandboxUnavailable
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecJob, ExecResult
-from toolenv.sandbox.patience import UnfitWorkerError, make_fit
+from toolenv.sandbox.patience import make_fit
 from toolenv.sandbox.workers import Workers
 
 
@@ -52,10 +53,10 @@ class Session:
         """
         job = ExecJob(code, timeout_s, max_output_bytes, stdin)
         if os.getpid() != self._owner:
-            raise UnfitWorkerError("the session belongs to the process that this one is a fork of; open another")
+            raise SandboxUnavailable("the session belongs to the process that this one is a fork of; open another")
         with self._lock, self._workers.turn():
             if self._over:
-                raise UnfitWorkerError(f"the session {self._over}; open another")
+                raise SandboxUnavailable(f"the session {self._over}; open another")
             worker = self._worker or self._taken()
             try:
                 with self._workers.watched(worker):

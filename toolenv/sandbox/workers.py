@@ -12,9 +12,9 @@ from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from functools import partial
 
-from toolenv.errors import SandboxError
+from toolenv.errors import SandboxError, SandboxUnavailable
 from toolenv.sandbox.base import Sandbox
-from toolenv.sandbox.patience import UnfitWorkerError, make_fit
+from toolenv.sandbox.patience import make_fit
 
 logger = logging.getLogger("toolenv.sandbox")
 
@@ -197,7 +197,7 @@ class Workers:
             SandboxError: The pool is closed.
         """
         if self.closed:
-            raise UnfitWorkerError("the sandbox pool is closed")
+            raise SandboxUnavailable("the sandbox pool is closed")
 
     def close(self, *, now: bool) -> None:
         """Close all workers, when the calls that run have ended; who waits for a turn gets none.

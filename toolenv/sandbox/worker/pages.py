@@ -43,22 +43,23 @@ def written_by(action: Callable[[], object]) -> Ranges:
     """Where an action writes to what it shares with this process; it is done in a fork.
 
     Returns:
-        Nothing where the kernel does not tell.
+        Nothing where the kernel does not tell, or the fork was ended, as where memory is short.
     """
-    ranges: Ranges = array("Q")
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        failed = 1
         try:
             os.close(read)
             _tell_written(action, write)
+            failed = 0
         finally:
-            os._exit(0)
+            os._exit(failed)
     os.close(write)
-    with open(read, "rb") as told:
-        ranges.frombytes(told.read())
-    os.waitpid(pid, 0)
-    return ranges
+    with open(read, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return array("Q", told if status == 0 else b"")
 
 
 def touch(ranges: Ranges, fd: int) -> None:

@@ -121,12 +121,46 @@ def test_every_way_to_end(sandbox: WorkerSandbox, code: str, status: str, exit_c
     assert (result.error is None) == (status == "ok")
 
 
+def test_a_kill_of_unknown_cause_is_called_the_same_everywhere(sandbox: WorkerSandbox) -> None:
+    assert run(sandbox, "import os; os.kill(os.getpid(), 9)").error == "killed by SIGKILL"
+
+
 def test_threads_and_exit_handlers_finish(sandbox: WorkerSandbox) -> None:
     code = (
         "import atexit, threading, time\natexit.register(lambda: print('last'))\n"
         "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\nprint('main')"
     )
     assert run(sandbox, code).stdout == "main\nthread\nlast\n"
+
+
+WAITED = "timed out after 0.5 s while waiting for its threads or exit handlers"
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "error"),
+    [
+        ("print('x')\n6 * 7", "42", ""),
+        ("import sys\nx = sys.stdout.write('x\\n')", None, ""),
+        ("print('x')\n1/0", None, "ZeroDivisionError: division by zero\n"),
+        ("print('x')\nimport atexit\natexit.register(time.sleep, 60)\nraise SystemExit(3)", None, "SystemExit: 3\n"),
+    ],
+)
+def test_what_is_known_is_told_though_a_thread_runs_on(
+    sandbox: WorkerSandbox, code: str, value: str | None, error: str
+) -> None:
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    result = run(sandbox, thread + code, timeout_s=0.5)
+    assert (result.status, result.stdout, result.value) == ("timeout", "x\n", value)
+    assert str(result.error).endswith(error + WAITED)
+    assert str(result.error).startswith(("Traceback", "SystemExit") if error else WAITED)
+
+
+def test_what_fails_after_the_program_is_told_too(sandbox: WorkerSandbox) -> None:
+    result = run(sandbox, "import threading\nthreading._shutdown = lambda: 1 / 0\n42")
+    assert (result.status, result.value) == ("error", "42")
+    assert str(result.error).endswith("ZeroDivisionError: division by zero")
+    left = run(sandbox, "import atexit, os\natexit.register(os._exit, 3)\n42")
+    assert (left.status, left.value, left.error) == ("error", "42", "exited with code 3")
 
 
 def test_a_program_reads_what_it_is_given(sandbox: WorkerSandbox) -> None:

@@ -86,6 +86,14 @@ def test_the_session_is_rolled_back(
     assert keep(sandbox, "x").value == "1"
 
 
+def test_what_is_known_is_told_though_a_thread_runs_on(sandbox: WorkerSandbox) -> None:
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    waited = f"timed out after 0.5 s while waiting for its threads or exit handlers; {ROLLED_BACK}"
+    result = keep(sandbox, f"{thread}6 * 7", 0.5)
+    assert (result.status, result.value, result.error) == ("timeout", "42", waited)
+    assert str(keep(sandbox, f"{thread}1/0", 0.5).error).endswith(f"ZeroDivisionError: division by zero\n{waited}")
+
+
 def test_a_session_that_is_killed_is_said_to_be_lost(sandbox: WorkerSandbox) -> None:
     keep(sandbox, "x = 1")
     result = keep(sandbox, "import os\nos.kill(os.getppid(), 9)\nimport time; time.sleep(0.2)")

@@ -21,10 +21,16 @@ def result_of(answer: dict[str, Any], data: bytes) -> ExecResult:
         data = data[kept:]
     stdout, stderr, report = texts
     status, exit_code = answer["status"], answer["exit_code"]
-    value = report[1:] if status == "ok" and report.startswith("v") else None
+    kind, told, late = report[:1], report[1:], ""
+    if status == "error" and kind != "e":
+        told, _, late = told.partition("\0e")
     error = answer["said"]
+    if status == "timeout" and kind:
+        error = f"{error} while waiting for its threads or exit handlers"
     if status == "error":
-        error = report[1:] if report.startswith("e") else f"exited with code {exit_code}"
+        error = told if kind == "e" else late or f"exited with code {exit_code}"
+    elif status != "ok" and kind == "e":
+        error = f"{told}\n{error}"
     if answer["note"]:
         error = f"{error or 'killed'}; {answer['note']}"
-    return ExecResult(stdout, stderr, status, exit_code, answer["wall_s"], value, error)
+    return ExecResult(stdout, stderr, status, exit_code, answer["wall_s"], told if kind == "v" else None, error)

@@ -48,10 +48,13 @@ def run_child(channel: int, settings: Settings, hot: Ranges) -> NoReturn:
         limit("RLIMIT_CPU", order.cpu_s)
         code = read_code(order.code_bytes)
         stdout = sys.stdout
-        ending = finish(run_code(code, new_main()), stdout, leaves=True)
-        exit_code = ending.exit_code
+        told = run_code(code, new_main())
         if getpid() == main_pid:  # a fork in the program comes past here too
-            report(report_fd, ending, order.max_output_bytes)
+            report(report_fd, told, order.max_output_bytes)
+        ending = finish(told, stdout, leaves=True)
+        exit_code = ending.exit_code
+        if ending is not told and getpid() == main_pid:
+            report(report_fd, ending, order.max_output_bytes, told)
     finally:
         _exit(exit_code)
 
@@ -67,15 +70,24 @@ def read_code(count: int) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def report(fd: int, ending: Ending, limit: int) -> None:
-    """Tell the worker the value or the error: a letter that says which, and the text."""
+def report(fd: int, ending: Ending, limit: int, told: Ending | None = None) -> None:
+    """Tell the worker the value or the error: a letter that says which, and the text; see ``messages.py``.
+
+    It is told before threads are waited for, since they may never end.
+
+    Args:
+        fd: Where it is told.
+        ending: What is to be told.
+        limit: Most bytes of the text.
+        told: What was told before of the same program, which had not yet failed, or not in this way.
+    """
     if ending.error is not None:
-        text = "e" + clip(ending.error, limit)
+        text = ("e" if told is None else "\n" if told.error else "\0e") + clip(ending.error, limit)
     elif ending.value is not None:
         text = "v" + clip(ending.value, limit)
     else:
-        return
-    data = text.encode("utf-8", "backslashreplace")
+        text = "d"
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
     while data:
         data = data[write(fd, data) :]
 

@@ -14,10 +14,10 @@ class OutOfMemory:
     def __init__(self) -> None:
         self._count = _count()
 
-    def again(self) -> bool | None:
-        """Whether it happened since the last question; ``None`` where nobody counts."""
+    def again(self) -> bool:
+        """Whether it is known to have happened since the last question."""
         before, self._count = self._count, _count()
-        return None if before is None or self._count is None else self._count > before
+        return before is not None and self._count is not None and self._count > before
 
 
 def _count() -> int | None:

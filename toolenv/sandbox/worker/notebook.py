@@ -139,6 +139,9 @@ def finish(ending: Ending, stdout: TextIO | None, *, leaves: bool) -> Ending:
         ``ending``, or the error that came up here, where the program left Python in a state that this fails in.
     """
     try:
+        if stdout is not None:
+            with contextlib.suppress(OSError, ValueError):  # closed
+                stdout.flush()  # as a notebook does, which waits for no thread
         if leaves:
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()

@@ -40,8 +40,7 @@ class Judge:
     def _signal(self, number: int) -> str:
         name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
         if number == signal.SIGKILL:
-            again = self._out_of_memory.again()
-            return "killed: out of memory" if again else f"killed by {name}" + (" (out of memory?)" * (again is None))
+            return "killed: out of memory" if self._out_of_memory.again() else f"killed by {name}"
         return f"killed by {name}"
 
 

@@ -167,21 +167,26 @@ def _serve(control: int, settings: Settings) -> NoReturn:
 def _run(order: Order, ends: Ends, main: ModuleType, count: int, channel: socket.socket) -> None:
     """Run a program, and return as the session that has what it left."""
     me, exit_code, heir = getpid(), CRASHED, False
+    told: Ending | None = None
     try:
         take_streams(ends)
         for fd in (ends.stdin, ends.stdout, ends.stderr):
             close(fd)
         code = read_code(order.code_bytes)
         stdout = sys.stdout
-        ending = finish(run_code(code, main, count), stdout, leaves=False)
-        exit_code = ending.exit_code
+        ending = run_code(code, main, count)
         if getpid() == me:  # a fork in the program comes past here too
+            report(ends.report, ending, order.max_output_bytes)
+        told, ending = ending, finish(ending, stdout, leaves=False)
+        exit_code = ending.exit_code
+        if getpid() == me:
+            if ending is not told:
+                report(ends.report, ending, order.max_output_bytes, told)
+                told = ending
             heir = ending.usable and _fork_heir(ends.report, channel)
-            if not heir:
-                report(ends.report, ending, order.max_output_bytes)
     except BaseException as error:  # the program broke what this needs; the session goes on without it
         exit_code = CRASHED
-        report(ends.report, Ending(exit_code, error=tell(error)), ERROR_BYTES)
+        report(ends.report, Ending(exit_code, error=tell(error)), ERROR_BYTES, told)
     finally:
         if not heir:
             _exit(exit_code)

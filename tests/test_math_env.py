@@ -137,7 +137,25 @@ def test_what_the_sandbox_left_out_is_counted(pool: SandboxPool) -> None:
         assert tool(code=program).content.count("left out") == 1
     assert "[99899 bytes left out]" in tool(code="print('x' * 99_999)").content
     error = tool(code="print('o' * 5000)\nraise ValueError('e' * 5000)").content
-    assert (error.startswith("ooo"), error.endswith("eee"), error.count("left out")) == (True, True, 1)
+    assert (error.startswith("ValueError: eee"), error.endswith("eee"), error.count("left out")) == (True, True, 1)
+
+
+def test_a_cut_shows_whole_lines_and_the_error(pool: SandboxPool) -> None:
+    tool = PythonTool(pool, max_output_bytes=200)
+    text = tool(code="for i in range(10**6, 10**6 + 300): print(i)\nraise KeyError('k' * 120)").content
+    *numbers, last = [line for line in text.splitlines() if "left out" not in line]
+    assert last == f"KeyError: '{'k' * 120}'"
+    assert {len(number) for number in numbers} == {7}
+
+
+@given(words=st.lists(st.integers(0, 10**9).map(str), min_size=1, max_size=60), space=st.sampled_from("\n "))
+def test_shorten_cuts_between_words(words: list[str], space: str) -> None:
+    text = space.join(words)
+    for limit in (60, 100):
+        head, found, tail = shorten(text, limit).partition("\n... [")
+        assert head.split() == words[: len(head.split())]
+        left = tail.partition("] ...\n")[2].split()
+        assert not found or left == words[len(words) - len(left) :] != []
 
 
 class CountingSandbox:

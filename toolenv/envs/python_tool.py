@@ -154,7 +154,8 @@ class PythonTool:
         if result.status == "ok" and not text.strip():
             text = result.stderr.rstrip("\n") or NO_OUTPUT
         error = {"ok": None, "timeout": "timeout"}.get(result.status, "tool_error")
-        return ToolOutput(shorten(text, self.max_output_bytes), {"status": result.status}, error)
+        shown = shorten(text, self.max_output_bytes, last_line=result.error is not None)
+        return ToolOutput(shown, {"status": result.status}, error)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PythonTool:
         # Reading env.spec deep-copies constructor arguments, and copies would no longer share a list of work.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
-# As the worker marks what it leaves out, too.
-LEFT_OUT = re.compile(rb"\n\.\.\. \[(\d+) bytes left out\] \.\.\.\n")
+from toolenv.sandbox.worker.text import LEFT_OUT, cut, mark
 
 
-def shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int, *, last_line: bool = False) -> str:
     r"""The head and the tail of a text that has more than ``limit`` bytes of UTF-8; what was left out before, counted.
+
+    Cuts are at ends of lines, or else at spaces, where there are some near.
+
+    Args:
+        text: The text.
+        limit: Most bytes that are kept of it.
+        last_line: Whether its last line, which says what an error is, goes before all others.
 
     Example:
         >>> shorten("abcdefgh", 4)
@@ -18,18 +22,9 @@ def shorten(text: str, limit: int) -> str:
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= limit:
         return text
-    start, end = (limit + 1) // 2, len(data) - limit // 2
-    while start and _splits(data, start):
-        start -= 1
-    while end < len(data) and _splits(data, end):
-        end += 1
-    head, middle, tail = data[:start], data[start:end], data[end:]
-    marks = list(LEFT_OUT.finditer(middle))
-    count = len(middle) + sum(int(mark[1]) - len(mark[0]) for mark in marks)
-    decoded = [part.decode("utf-8", "surrogatepass") for part in (head, tail)]
-    return f"{decoded[0]}\n... [{count} bytes left out] ...\n{decoded[1]}"
-
-
-def _splits(data: bytes, position: int) -> bool:
-    """Whether a cut there would go through a character."""
-    return data[position] & 0xC0 == 0x80
+    start, head_end, tail_start = cut(data, limit, last_line=last_line)
+    dropped = (data[:start], data[head_end:tail_start])
+    marks = [found for part in dropped for found in LEFT_OUT.finditer(part)]
+    count = sum(map(len, dropped)) + sum(int(found[1]) - len(found[0]) for found in marks)
+    head, tail = (part.decode("utf-8", "surrogatepass") for part in (data[start:head_end], data[tail_start:]))
+    return head + mark(count) + tail

@@ -82,7 +82,7 @@ def report(fd: int, ending: Ending, limit: int, told: Ending | None = None) -> N
         told: What was told before of the same program, which had not yet failed, or not in this way.
     """
     if ending.error is not None:
-        text = ("e" if told is None else "\n" if told.error else "\0e") + clip(ending.error, limit)
+        text = ("e" if told is None else "\n" if told.error else "\0e") + clip(ending.error, limit, last_line=True)
     elif ending.value is not None:
         text = "v" + clip(ending.value, limit)
     else:

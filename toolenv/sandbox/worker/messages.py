@@ -68,9 +68,9 @@ Answer = dict[str, Any]
 ``ExecResult``; ``said``: why it was ended, ``None`` where it ended by itself; ``note``: more to say of it, or ``None``;
 ``streams``: for each of the three ``[bytes kept, bytes of them that are its head, bytes in all]``.
 
-A report is the letter ``v`` and the value of the last expression, or ``e`` and a traceback, or ``d`` for neither. Where a
-program with no traceback fails after that, as it ends, ``\\0e`` and a traceback follow. There is none where the program
-was ended while it ran. The program can write it as well, so it is only shown.
+A report is the letter ``v`` and the value of the last expression, or ``e`` and a traceback, or ``d`` for neither. Where
+a program with no traceback fails after that, as it ends, ``\\0e`` and a traceback follow. There is no report where the
+program was ended while it ran. The program can write it as well, so it is only shown.
 """
 
 

@@ -23,6 +23,7 @@ from toolenv.data.math.algebra import exact_determinant
 from toolenv.data.math.counting import lattice_paths
 from toolenv.data.math.tasks import GENERATORS, split_of
 from toolenv.env import ToolEnv
+from toolenv.envs.fence import unfenced
 from toolenv.envs.python_math import PythonMathEnv, make_vec
 from toolenv.envs.python_tool import NO_OUTPUT, PythonTool
 from toolenv.episode import Task
@@ -115,6 +116,36 @@ def test_warnings_show_only_where_nothing_else_does(pool: SandboxPool) -> None:
     tool = PythonTool(pool)
     assert tool(code="import sys\nprint('w', file=sys.stderr)\nprint('out')").content == "out"
     assert tool(code="import sys\nprint('w', file=sys.stderr)").content == "w"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```python\nx = 6\nx * 7\n```",
+        "\n```\nx = 6\nx * 7\n```\n\n",
+        "``` Python3\r\nx = 6\r\nx * 7\r\n``` ",
+        "````py\n'```'\n# ```\n42\n````",
+    ],
+)
+def test_a_program_in_a_fence_runs(pool: SandboxPool, code: str) -> None:
+    assert PythonTool(pool)(code=code).content == "42"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```python\n1\n```\nand\n```python\n2\n```",
+        "So:\n```python\n1\n```",
+        "```python\n1",
+        "```",
+        "``` ```",
+        "```javascript\n1\n```",
+        "x = 1\n```python\n1\n```",
+        "1",
+    ],
+)
+def test_what_is_not_one_fenced_block_is_left_as_it_is(code: str) -> None:
+    assert unfenced(code) == code
 
 
 @given(text=st.text(st.characters(), max_size=60), limit=st.integers(1, 30))

@@ -109,6 +109,18 @@ def test_state_is_kept_also_after_an_error_and_rolled_back_on_a_timeout(pool: Sa
     assert held(pool) == 1
 
 
+def test_a_program_in_a_fence_is_the_same_program_in_the_record(made: list[Keeper], pool: SandboxPool) -> None:
+    env = PythonMathEnv(TASKS, sandbox=pool, stateful=True)
+    env.reset(seed=0)
+    assert play(env, "```python\nx = 1\n```") == "1"
+    assert play(env, "x += 1") == "2"
+    assert made[0].codes == ["x = 1", "x += 1"], "nothing ran again"
+    again = PythonMathEnv(TASKS, sandbox=pool, stateful=True)
+    again.reset(seed=0)
+    again.set_state(env.get_state())
+    assert play(again, "x += 1") == "3"
+
+
 def test_the_model_is_told_what_is_kept(pool: SandboxPool) -> None:
     fresh, kept = (PythonTool(pool, stateful=stateful) for stateful in (False, True))
     assert (FRESH in fresh.schema["description"], KEPT in fresh.schema["description"]) == (True, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from toolenv.envs.fence import unfenced
 from toolenv.episode import Turn
 from toolenv.errors import SandboxError, SandboxUnavailable
 from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult
@@ -83,7 +84,7 @@ class PythonSession:
         """What the record's programs were; a result without a status was never run."""
         results = [result for turn in turns for result in turn.results if result.call.name == self.tool]
         return [
-            Program(result.call.arguments["code"], result.data["status"])
+            Program(unfenced(result.call.arguments["code"]), result.data["status"])
             for result in results
             if result.data.get("status") in LASTING
         ]

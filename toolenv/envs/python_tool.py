@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolenv.envs.fence import unfenced
 from toolenv.envs.python_session import PythonSession
 from toolenv.episode import Turn
 from toolenv.errors import ConfigError, SandboxError
@@ -26,8 +27,10 @@ KEPT = (
 class PythonTool:
     """The tool ``python``: the programs of all calls of a step run as one list of work in a pool of sandboxes.
 
-    The model is shown what a notebook shows: what was printed, the last value, a short traceback. The result's data
-    is ``{"status": "ok" | "error" | "timeout" | "killed"}``.
+    The model is shown what was printed, the last value, and a short traceback, as in a notebook; but standard error,
+    where warnings are, only if the program ended well and showed nothing else. The result's data is
+    ``{"status": "ok" | "error" | "timeout" | "killed"}``. Where the argument is one block in a Markdown fence, what is
+    inside it is run.
 
     With ``stateful=True``, the calls of an episode share variables, imports and files, which end with the episode. Each
     running episode then has a worker for itself. From a state that was saved the episode's programs run again, once the
@@ -118,7 +121,7 @@ class PythonTool:
             ConfigError: A call of a stateful tool without a session.
         """
         # Twice what is shown, so that what the sandbox itself leaves out always lies in what is left out here.
-        jobs = [ExecJob(call["code"], self.timeout_s, 2 * self.max_output_bytes) for call in arguments]
+        jobs = [ExecJob(unfenced(call["code"]), self.timeout_s, 2 * self.max_output_bytes) for call in arguments]
         results = self._run_in_sessions(jobs, sessions) if self.stateful else run_jobs(self._started(), jobs)
         return [result if isinstance(result, SandboxError) else self._render(result) for result in results]
 

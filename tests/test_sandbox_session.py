@@ -47,6 +47,15 @@ def test_names_files_and_the_folder_stay(sandbox: WorkerSandbox) -> None:
     assert (result.stdout, result.value) == ("b in\n", "(2, 2, '/d')")
 
 
+def test_random_numbers_go_on(sandbox: WorkerSandbox) -> None:
+    """Else a seed would be forgotten, and an episode that goes on from its record would not be what it was."""
+    draw = "import random, numpy\nrandom.random(), numpy.random.rand()"
+    at_once = keep(sandbox, f"{draw}\nrandom.random(), numpy.random.rand()").value
+    sandbox.end_session()
+    first, second = keep(sandbox, draw).value, keep(sandbox, draw).value
+    assert first != second == at_once
+
+
 def test_an_error_keeps_what_was_before_it(sandbox: WorkerSandbox) -> None:
     result = keep(sandbox, "x = 1\ndef f():\n    return 1 / 0\nf()")
     assert result.error is not None
@@ -128,7 +137,8 @@ def test_nothing_runs_between_calls(sandbox: WorkerSandbox) -> None:
         "import socket; s = socket.socket(fileno=os.dup(3))\nfor i in range(50): s.send(b'ended %d 9' % i)",
         "for _ in range(20): os.write(3, b'new')",
         "for _ in range(20): os.write(3, b'new new new')",
-        "if os.fork() == 0:\n    os.write(3, b'new')\n    import time; time.sleep(60)",
+        "r, w = os.pipe()\nif os.fork() == 0:\n    os.write(3, b'new')\n    os.write(w, b'.')\n"
+        "    import time; time.sleep(60)\n_ = os.read(r, 1)",  # what is said last counts
     ],
 )
 def test_the_channel_is_not_believed(sandbox: WorkerSandbox, code: str) -> None:

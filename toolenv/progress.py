@@ -47,8 +47,8 @@ class Progress:
         self._done_at_start = 0.0
 
     def start_at(self, done: float) -> None:
-        """Say that so much was done before: it does not count for the speed."""
-        self._done_at_start = done
+        """Say that so much was done before, and that the work begins now: it does not count for the speed."""
+        self._done_at_start, self._started = done, self._clock()
 
     def show(self, done: float, note: str = "") -> None:
         """Write the line, unless the last one was just written."""

@@ -13,6 +13,7 @@ from toolenv.errors import DataError
 MAX_ITEM_CHARS = 1 << 26
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r"
+_AFTER = _SPACE + ",]}"
 
 
 def read_items(path: str | Path, key: str | None = None) -> Iterator[Any]:
@@ -84,7 +85,9 @@ class _Text:
                     shown = short(self._window[self._at : self._at + 60])
                     raise DataError(f"{self.path}, {what}: not valid JSON ({error}): {shown}") from error
             else:
-                if end < len(self._window) or not self._grow():  # else a number might go on
+                # A number may go on beyond the window, which then ends in the middle of it: 1.|5e3
+                ended = end < len(self._window) and (self._window[end] in _AFTER or not isinstance(value, int | float))
+                if ended or end - self._at > MAX_ITEM_CHARS or not self._grow():
                     self._at = end
                     return value
 

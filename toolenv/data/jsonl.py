@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolenv.data.json_stream import read_items
-from toolenv.data.text_files import read_chunks, read_lines, short
+from toolenv.data.text_files import first_letter, read_chunks, read_lines, short
 from toolenv.episode import Task, TaskSet, task_from_json
 from toolenv.errors import DataError
 
@@ -62,11 +62,11 @@ def read_records(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]
     Raises:
         DataError: The file cannot be read, or something in it is not a JSON object.
     """
+    if first_letter(path) == "[":
+        yield from _array_items(path)
+        return
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
-        if number == 1 and line.lstrip().startswith("["):
-            yield from _array_items(path)
-            return
         if line.strip():
             try:
                 record = _object(_parse(line, where), where)

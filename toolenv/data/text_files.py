@@ -62,6 +62,20 @@ def read_chunks(path: str | Path) -> Iterator[str]:
             count += len(chunk)
 
 
+def first_letter(path: str | Path) -> str:
+    """The first letter of a text file that is no space, if it is ASCII; nothing where there is none.
+
+    Raises:
+        DataError: The file cannot be opened or unpacked.
+    """
+    with _reading(path, lambda: "") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            rest = chunk.removeprefix(codecs.BOM_UTF8).lstrip()
+            if rest:
+                return rest[:1].decode("ascii", "replace")
+    return ""
+
+
 @contextmanager
 def _reading(path: str | Path, place: Callable[[], str]) -> Iterator[IO[bytes]]:
     """A file, unpacked; what goes wrong is told with the place that was reached."""

@@ -11,7 +11,7 @@ from toolenv.data.assets import ASSETS, fetched
 from toolenv.data.hotpot import Paragraphs, has_paragraphs
 from toolenv.data.jsonl import ID, read_records, text_of
 from toolenv.data.squad import read_paragraphs
-from toolenv.data.text_files import read_chunks, read_lines
+from toolenv.data.text_files import first_letter, read_lines
 from toolenv.errors import DataError
 from toolenv.retrieval.base import Passage
 
@@ -44,7 +44,7 @@ def read_corpus(corpus: str | Path) -> Iterator[Passage]:
         case ".jsonl":
             yield from _read_objects(path)
         case ".json":
-            yield from read_paragraphs(path) if _first_letter(path) == "{" else _read_objects(path)
+            yield from read_paragraphs(path) if first_letter(path) == "{" else _read_objects(path)
         case other:
             raise DataError(f"{path}: no corpus format has the suffix {other!r}; use .jsonl, .json or .tsv")
 
@@ -82,10 +82,10 @@ def corpus_kind(corpus: str | Path) -> str:
     path = corpus_path(corpus)
     if _suffix(path) == ".tsv":
         return "DPR's TSV"
-    if _suffix(path) == ".json" and _first_letter(path) == "{":
+    if _suffix(path) == ".json" and first_letter(path) == "{":
         return "SQuAD's JSON"
     record = next((record for _, _, record in read_records(path)), {})
-    lines = "JSONL" if _first_letter(path) == "{" else "a JSON array"
+    lines = "JSONL" if first_letter(path) == "{" else "a JSON array"
     if has_paragraphs(record):
         return f"{'MuSiQue' if 'paragraphs' in record else 'HotpotQA'}'s questions, {lines}"
     return f"Search-R1's {lines}" if _is_search_r1(record) else f"{lines} with title and text"
@@ -94,10 +94,6 @@ def corpus_kind(corpus: str | Path) -> str:
 def _suffix(path: Path) -> str:
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     return suffixes[-1] if suffixes else ""
-
-
-def _first_letter(path: Path) -> str:
-    return next((text.lstrip()[0] for text in read_chunks(path) if text.strip()), "")
 
 
 def _read_objects(path: Path) -> Iterator[Passage]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from toolenv.errors import DataError
@@ -58,8 +58,8 @@ def read_dump(
         try:
             raw = opened.enter_context(path.open("rb"))
             opener = _OPENERS.get(path.suffix)
-            file: IO[bytes] = opened.enter_context(opener(raw)) if opener else raw
-            while block := file.read(BLOCK_BYTES):
+            file: Any = opened.enter_context(opener(raw)) if opener else raw
+            while block := file.read1(BLOCK_BYTES):  # what there is, even where the rest cannot be unpacked
                 parser.feed(block)
                 yield from reader.pages(parser)
                 if progress:
@@ -69,7 +69,7 @@ def read_dump(
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist") from error
         except (EOFError, ParseError) as error:
-            if not cut_off or reader.root is None:
+            if not (cut_off and _is_end(error) and reader.root is not None):
                 raise DataError(f"{path}: {reader.place}: {_reason(error)}") from error
         except (OSError, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{path}: {reader.place}: cannot be read: {error}") from error
@@ -80,8 +80,13 @@ def read_dump(
 _NO_DUMP = "is no MediaWiki XML dump, which starts with <mediawiki>"
 
 
+def _is_end(error: Exception) -> bool:
+    """Whether there was nothing wrong but that the file ends."""
+    return isinstance(error, EOFError) or "no element found" in str(error) or "unclosed token" in str(error)
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, EOFError) or "no element found" in str(error) or "unclosed token" in str(error):
+    if _is_end(error):
         return f"the file ends in the middle ({error}); download it again"
     return f"not well-formed XML: {error}"
 

@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from toolenv.extras import require
 from toolenv.progress import Progress
 
 PAGES_A_BATCH = 64
-SAVE_EVERY_BATCHES = 50
+SAVE_EVERY_S = 5.0
 VERSION = 1  # of what is made of a page: raised where the same dump gives other passages
 
 
@@ -126,13 +128,19 @@ class _Job:
             file.truncate(done.bytes)
             file.seek(done.bytes)
             batches = _batches(islice(self._pages(), done.pages, None))
-            for number, (pages, text, passages) in enumerate(self._made(batches), start=1):
+            saved = time.monotonic()
+            goes_on = done.pages > 0
+            for pages, text, passages in self._made(batches):
                 data = text.encode("utf-8")
                 file.write(data)
                 done = _Done(done.pages + pages, done.passages + passages, done.bytes + len(data))
-                if number % SAVE_EVERY_BATCHES == 0:
+                if time.monotonic() - saved >= SAVE_EVERY_S:
+                    saved = time.monotonic()
                     _flush(file)
                     self._save(done)
+                if self.progress and goes_on:
+                    self.progress.start_at(self.read_bytes)
+                    goes_on = False
                 if self.progress:
                     self.progress.show(self.read_bytes, f"{done.pages} pages, {done.passages} passages")
             _flush(file)
@@ -169,7 +177,7 @@ class _Job:
                 yield len(batch), *passages_of(batch, self.words)
             return
         context = get_context("spawn" if sys.platform == "darwin" else "forkserver")
-        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_ignore_interrupts) as pool:
+        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_be_a_worker) as pool:
             waiting: deque[tuple[int, Future[tuple[str, int]]]] = deque()
             try:
                 for batch in batches:
@@ -219,6 +227,14 @@ def _flush(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the first process's business."""
+def _be_a_worker() -> None:
+    """Leave Ctrl-C to the first process, and end with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

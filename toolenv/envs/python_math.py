@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from toolenv.episode import Task
 from toolenv.errors import ConfigError
 from toolenv.formats import Format, Parsed, last_boxed
 from toolenv.messages import ToolCall
-from toolenv.sandbox.base import Sandbox
+from toolenv.sandbox.base import Limits, Sandbox
 from toolenv.vector import vector_entry_point
 
 
@@ -30,8 +30,11 @@ class PythonMathEnv(ToolEnv):
             are one list of work.
         timeout_s: Wall-clock limit of a call, in seconds.
         max_output_bytes: A longer result is cut in its middle.
-        workers: How many calls run at once.
+        workers: How many calls run at once, here or on the server.
         stateful: Whether variables, imports and files are kept from call to call within an episode, see ``PythonTool``.
+        limits: What a program may use, as for ``make_sandbox``; like the next two, for the name of a sandbox alone.
+        image: Docker image.
+        runtime: Runtime of the Docker engine.
         format: How the model speaks.
         **kwargs: As for ``ToolEnv``.
 
@@ -65,13 +68,19 @@ class PythonMathEnv(ToolEnv):
         max_output_bytes: int = 2000,
         workers: int = 2,
         stateful: bool = False,
+        limits: Limits | Mapping[str, int] | None = None,
+        image: str | None = None,
+        runtime: str | None = None,
         format: str | Format = "hermes",
         **kwargs: Any,
     ) -> None:
+        made_of: dict[str, Any] = {"limits": limits, "image": image, "runtime": runtime}
         if not isinstance(sandbox, PythonTool):
-            sandbox = PythonTool(sandbox, timeout_s, max_output_bytes, workers, stateful=stateful)
+            sandbox = PythonTool(sandbox, timeout_s, max_output_bytes, workers, stateful=stateful, **made_of)
         elif stateful and not sandbox.stateful:
             raise ConfigError(f"stateful=True, but {sandbox!r} keeps no state; make it with stateful=True")
+        elif given := [name for name, value in made_of.items() if value is not None]:
+            raise ConfigError(f"{given[0]} cannot be set beside {sandbox!r}; give it to the PythonTool")
         super().__init__(load_tasks_of(tasks, split), [sandbox], format=format, **kwargs)
 
     def final_answer(self, parsed: Parsed) -> str | None:

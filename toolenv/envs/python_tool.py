@@ -9,9 +9,11 @@ from toolenv.envs.fence import unfenced
 from toolenv.envs.python_session import PythonSession
 from toolenv.episode import Turn
 from toolenv.errors import ConfigError, SandboxError
-from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult, Sandbox
-from toolenv.sandbox.choosing import check_kind, shared_sandbox
+from toolenv.sandbox.arguments import seconds, whole
+from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult, Limits, Sandbox
+from toolenv.sandbox.choosing import shared_pool
 from toolenv.sandbox.pool import SandboxPool, run_jobs
+from toolenv.sandbox.settings import PoolSettings, sandbox_of
 from toolenv.sandbox.shortening import shorten
 from toolenv.tools import RETRIES, ToolOutput
 
@@ -37,15 +39,21 @@ class PythonTool:
     next call comes. Such a tool is used through an environment, which knows what an episode is.
 
     Args:
-        sandbox: ``"auto"``, ``"docker"``, ``"bwrap"``, ``"process"``, or a sandbox or pool of your own. The pool
-            behind a name is shared by all tools of the process and starts with the first call.
+        sandbox: ``"auto"``, ``"docker"``, ``"bwrap"``, ``"process"``; the address of a server, such as
+            ``"http://localhost:8080"``, which is sent the token in ``TOOLENV_SANDBOX_TOKEN``; or a sandbox or pool of
+            your own. The pool behind a name and its settings is shared by all tools of the process, and starts with the
+            first call.
         timeout_s: Wall-clock limit of a call, in seconds.
         max_output_bytes: A longer result is cut in its middle.
-        workers: How many calls run at once.
+        workers: How many calls run at once, here or on the server.
         stateful: Whether the calls of an episode share their state.
+        limits: What a program may use, as for ``make_sandbox``; like the next two, for a name alone.
+        image: Docker image.
+        runtime: Runtime of the Docker engine.
 
     Raises:
-        ConfigError: An unknown sandbox, a limit that is not positive, or a state that the sandbox cannot keep.
+        ConfigError: An unknown sandbox, a setting that makes no sense or that the sandbox does not take, or a state
+            that it cannot keep.
 
     Example:
         >>> PythonTool("process")(code="sum(range(101))").content
@@ -62,26 +70,25 @@ class PythonTool:
         workers: int = 2,
         *,
         stateful: bool = False,
+        limits: Limits | Mapping[str, int] | None = None,
+        image: str | None = None,
+        runtime: str | None = None,
     ) -> None:
-        if isinstance(sandbox, str):
-            check_kind(sandbox)
-        elif stateful:
-            if not isinstance(sandbox, SandboxPool):
-                raise ConfigError(f"stateful=True needs the name of a sandbox or a SandboxPool, not {sandbox!r}")
-            sandbox.session().close()
-        if not 0 < timeout_s <= MAX_TIMEOUT_S:
-            raise ConfigError(
-                f"timeout_s must be a number of seconds above 0, at most {MAX_TIMEOUT_S:g}, not {timeout_s!r}"
-            )
-        if max_output_bytes < 1 or workers < 1:
-            raise ConfigError(f"max_output_bytes and workers must be at least 1, not {max_output_bytes}, {workers}")
+        source = sandbox_of(sandbox, workers=workers, limits=limits, image=image, runtime=runtime)
+        if stateful and not isinstance(source, PoolSettings):
+            if not isinstance(source, SandboxPool):
+                raise ConfigError(f"stateful=True needs the name of a sandbox or a SandboxPool, not {source!r}")
+            source.session().close()
         self.sandbox = sandbox
-        self.timeout_s = timeout_s
-        self.max_output_bytes = max_output_bytes
-        self.workers = workers
+        self.timeout_s = seconds("timeout_s", timeout_s, most=MAX_TIMEOUT_S)
+        if not self.timeout_s:
+            raise ConfigError(f"timeout_s must be above 0, not {timeout_s!r}")
+        self.max_output_bytes = whole("max_output_bytes", max_output_bytes, like="2000")
+        self.workers = whole("workers", workers, like="2")
         self.stateful = stateful
+        self._source = source
         # A pool tries again by itself what was lost, and knows a program that is to blame.
-        self.retries = 0 if isinstance(sandbox, str) or hasattr(sandbox, "run") else RETRIES
+        self.retries = 0 if isinstance(source, PoolSettings) or hasattr(source, "run") else RETRIES
         self.schema: Mapping[str, Any] = {
             "name": self.name,
             "description": (
@@ -131,7 +138,7 @@ class PythonTool:
 
     def _started(self) -> Any:
         """The sandbox; a pool in any case where the tool is stateful."""
-        return shared_sandbox(self.sandbox, workers=self.workers) if isinstance(self.sandbox, str) else self.sandbox
+        return shared_pool(self._source) if isinstance(self._source, PoolSettings) else self._source
 
     def _run_in_sessions(
         self, jobs: Sequence[ExecJob], sessions: Sequence[PythonSession | None]

@@ -51,6 +51,17 @@ def seconds(name: str, value: Any, *, most: float) -> float:
     raise ConfigError(f"{name} must be a number of seconds from 0 to {most:g}, not {value!r}")
 
 
+def check_name(name: str, value: Any) -> None:
+    """Refuse what names nothing: no text, or an empty one.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    check_text(name, value)
+    if not value.strip():
+        raise ConfigError(f"{name} must be a name, not {value!r}")
+
+
 def check_text(name: str, value: Any) -> None:
     """Refuse what is no text.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol, runtime_checkable
 
+from toolenv.errors import ConfigError
 from toolenv.sandbox.arguments import check_text, seconds, whole
 
 MAX_OUTPUT_BYTES = 64_000
@@ -106,6 +107,26 @@ class Limits:
             like = "64" if field.name == "max_processes" else "512 << 20"
             number = whole(field.name, getattr(self, field.name), like=like, most=MAX_LIMIT)
             object.__setattr__(self, field.name, number)
+
+
+def limits_of(given: Limits | Mapping[str, int] | None) -> Limits:
+    """Limits as a caller may give them: as such, as a mapping (of JSON), or ``None`` for the usual ones.
+
+    Raises:
+        ConfigError: Another type, an unknown limit, or one that is no sensible number.
+
+    Example:
+        >>> limits_of({"max_processes": 16}).max_processes
+        16
+    """
+    if given is None or isinstance(given, Limits):
+        return given or Limits()
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"limits must be a Limits, or a mapping such as {{'memory_bytes': 512 << 20}}; got {given!r}")
+    names = [field.name for field in fields(Limits)]
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(f"there is no limit {unknown[0]!r}; choose from {', '.join(names)}")
+    return Limits(**given)
 
 
 @runtime_checkable

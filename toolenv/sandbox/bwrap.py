@@ -16,6 +16,7 @@ SITE = "/sandbox/site"
 TMP_BYTES = 64 << 20
 SHM_BYTES = 16 << 20
 MAX_FILES = 4096
+NOT_INSTALLED = "bwrap is not installed; install the package 'bubblewrap', or choose another sandbox"
 
 
 class BwrapSandbox(LocalSandbox):
@@ -31,7 +32,7 @@ class BwrapSandbox(LocalSandbox):
     def _launch(self) -> PipeTransport:
         program = shutil.which("bwrap")
         if program is None:
-            raise SandboxError("bwrap is not installed; install the package 'bubblewrap', or choose another sandbox")
+            raise SandboxError(NOT_INSTALLED)
         uid = fresh_uid()
         settings = worker_settings(
             path=[SITE],
@@ -70,6 +71,11 @@ class BwrapSandbox(LocalSandbox):
             binds += ["--ro-bind-try", outside, inside]
         # Only /tmp and /dev/shm, which are emptied after each call, can be written to.
         return [*binds, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def bwrap_problem() -> str | None:
+    """Why bubblewrap cannot be tried here, ``None`` where there is such a program."""
+    return None if shutil.which("bwrap") else NOT_INSTALLED
 
 
 def _walls(is_root: bool) -> list[str]:

@@ -6,19 +6,18 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from toolenv.errors import ConfigError, SandboxError
-from toolenv.sandbox.arguments import whole
-from toolenv.sandbox.base import Limits, Sandbox
-from toolenv.sandbox.bwrap import BwrapSandbox
+from toolenv.errors import SandboxError
+from toolenv.sandbox.base import Limits, Sandbox, limits_of
+from toolenv.sandbox.bwrap import BwrapSandbox, bwrap_problem
 from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, docker_problem
 from toolenv.sandbox.pool import SandboxPool
 from toolenv.sandbox.process import ProcessSandbox
+from toolenv.sandbox.settings import PoolSettings
 
 logger = logging.getLogger("toolenv.sandbox")
-
-KINDS = ("auto", "docker", "bwrap", "process")
 
 # What each kind does not protect against, as ``auto`` says it.
 GAPS = {
@@ -28,31 +27,30 @@ GAPS = {
     "filtered (Linux on x86-64 and arm64 filters); install bubblewrap or Docker for code that you do not trust",
 }
 
-Factories = dict[str, Callable[[], Sandbox]]
-
 
 def make_sandbox(
     kind: str = "auto",
     *,
     workers: int = 2,
-    limits: Limits | None = None,
-    image: str = DEFAULT_IMAGE,
+    limits: Limits | Mapping[str, int] | None = None,
+    image: str | None = None,
     runtime: str | None = None,
 ) -> SandboxPool:
     """A pool of sandboxes by name.
 
     Args:
         kind: ``"docker"``, ``"bwrap"``, ``"process"``, or ``"auto"``: the first of these that works here, with one
-            line in the log ``toolenv.sandbox`` that says which it is and what it does not protect against.
+            line in the log ``toolenv.sandbox`` that says which it is and what it does not protect against. With an
+            image or a runtime, ``"auto"`` takes Docker or fails.
         workers: How many programs run at once.
-        limits: What a program may use.
-        image: Docker image.
+        limits: What a program may use: a ``Limits``, or a mapping of its fields.
+        image: Docker image; ``None``: the one that ``toolenv sandbox build`` makes.
         runtime: Runtime of the Docker engine, such as ``"runsc"`` (gVisor); ``None``: the engine's own.
 
     Raises:
-        ConfigError: Another name, or fewer than one worker.
-        SandboxError: None works here, or there is no Docker engine with this image. ``"bwrap"`` and ``"process"`` say
-            with the first call, or at ``start()``, that they do not work.
+        ConfigError: Another name, or settings that make no sense or are for another kind.
+        SandboxError: None works here; or there is no Docker engine with this image, or no bubblewrap. That one is there
+            but cannot start its workers is said with the first call, or at ``start()``.
 
     Example:
         >>> with_more_memory = make_sandbox("process", limits=Limits(memory_bytes=1 << 30))
@@ -60,43 +58,52 @@ def make_sandbox(
         '42'
         >>> with_more_memory.close()
     """
-    check_kind(kind)
-    whole("workers", workers, like="2")
-    if kind == "docker" and (problem := docker_problem(image, runtime)):
-        raise SandboxError(problem)
-    factories: Factories = {
-        "docker": lambda: DockerSandbox(limits, image=image, runtime=runtime),
-        "bwrap": lambda: BwrapSandbox(limits),
-        "process": lambda: ProcessSandbox(limits),
-    }
-    if kind != "auto":
-        return SandboxPool(factories[kind], workers, kind=kind)
-    kind, trial, refused = _first_that_works(factories, image, runtime)
-    logger.warning("sandbox: %s; %s. %s", kind, GAPS[kind], " ".join(refused))
-    return SandboxPool(factories[kind], workers, kind=kind, made=[trial])
+    return make_pool(PoolSettings(kind, workers, limits_of(limits), image, runtime))
 
 
-def check_kind(kind: str) -> None:
-    """Refuse a name that is none.
+def make_pool(settings: PoolSettings) -> SandboxPool:
+    """A pool of these settings.
 
     Raises:
-        ConfigError: There is no such kind.
+        SandboxError: As for ``make_sandbox``.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"unknown sandbox {kind!r}; choose one of {', '.join(KINDS)}, or pass a sandbox object")
+    kind, trial = settings.kind, None
+    if kind == "auto":
+        kind, trial, refused = _first_that_works(settings)
+        logger.warning("sandbox: %s; %s. %s", kind, GAPS[kind], " ".join(refused))
+    elif problem := _problem(kind, settings):
+        raise SandboxError(problem)
+    return SandboxPool(_factory(kind, settings), settings.workers, kind=kind, made=[trial] if trial else [])
 
 
-def _first_that_works(factories: Factories, image: str, runtime: str | None) -> tuple[str, Sandbox, list[str]]:
+def _factory(kind: str, settings: PoolSettings) -> Callable[[], Sandbox]:
+    """Makes a sandbox; can be pickled, and so can its pool."""
+    if kind == "docker":
+        return partial(DockerSandbox, settings.limits, settings.image or DEFAULT_IMAGE, runtime=settings.runtime)
+    return partial(BwrapSandbox if kind == "bwrap" else ProcessSandbox, settings.limits)
+
+
+def _problem(kind: str, settings: PoolSettings) -> str | None:
+    """What is missing for a kind, as far as a look tells."""
+    if kind == "docker":
+        return docker_problem(settings.image or DEFAULT_IMAGE, settings.runtime)
+    return bwrap_problem() if kind == "bwrap" else None
+
+
+def _first_that_works(settings: PoolSettings) -> tuple[str, Sandbox, list[str]]:
     refused: list[str] = []
-    for kind, factory in factories.items():
-        problem = docker_problem(image, runtime) if kind == "docker" else None
+    asked = [name for name in ("image", "runtime") if getattr(settings, name) is not None]
+    for kind in ("docker",) if asked else tuple(GAPS):
+        problem = _problem(kind, settings)
         if problem is None:
-            sandbox = factory()
+            sandbox = _factory(kind, settings)()
             problem = _trial(sandbox)
             if problem is None:
                 return kind, sandbox, refused
             sandbox.close()
         refused.append(f"Not {kind}: {problem}.")
+    if asked:
+        raise SandboxError(f"with {' and '.join(asked)}, the sandbox can only be Docker's. {refused[0]}")
     raise SandboxError(f"no sandbox works here. {' '.join(refused)}")
 
 
@@ -109,9 +116,7 @@ def _trial(sandbox: Sandbox) -> str | None:
     return None if result.stdout == "1\n" else f"its first program gave {result}"
 
 
-Key = tuple[str, int, Limits, str, str | None]
-
-_shared: dict[Key, SandboxPool] = {}
+_shared: dict[PoolSettings, SandboxPool] = {}
 _shared_lock = threading.Lock()
 
 
@@ -119,8 +124,8 @@ def shared_sandbox(
     kind: str = "auto",
     *,
     workers: int = 2,
-    limits: Limits | None = None,
-    image: str = DEFAULT_IMAGE,
+    limits: Limits | Mapping[str, int] | None = None,
+    image: str | None = None,
     runtime: str | None = None,
 ) -> SandboxPool:
     """The pool of these settings that all environments of this process share.
@@ -132,12 +137,19 @@ def shared_sandbox(
         ConfigError: As for ``make_sandbox``, like the next one.
         SandboxError: It does not work here.
     """
-    limits = limits or Limits()
-    key = (kind, workers, limits, image, runtime)
+    return shared_pool(PoolSettings(kind, workers, limits_of(limits), image, runtime))
+
+
+def shared_pool(settings: PoolSettings) -> SandboxPool:
+    """The shared pool of these settings, see ``shared_sandbox``.
+
+    Raises:
+        SandboxError: It does not work here.
+    """
     with _shared_lock:
-        if key not in _shared or _shared[key].closed:
-            _shared[key] = make_sandbox(kind, workers=workers, limits=limits, image=image, runtime=runtime)
-        return _shared[key]
+        if settings not in _shared or _shared[settings].closed:
+            _shared[settings] = make_pool(settings)
+        return _shared[settings]
 
 
 @atexit.register

@@ -14,7 +14,8 @@ from typing import Any
 
 from toolenv.errors import SandboxError
 from toolenv.extras import require
-from toolenv.sandbox.base import Limits
+from toolenv.sandbox.arguments import check_name
+from toolenv.sandbox.base import Limits, limits_of
 from toolenv.sandbox.client import ENVIRONMENT, WARM, WorkerSandbox, worker_command, worker_settings
 from toolenv.sandbox.engine import connect, ran_out_of_memory, runtimes
 from toolenv.sandbox.reaper import owner_labels, remove
@@ -42,6 +43,9 @@ class DockerSandbox(WorkerSandbox):
         image: Name of the image; ``toolenv sandbox build`` makes the default one.
         warm: Statements that the worker runs once, at its start.
         runtime: The engine's runtime, such as ``"runsc"`` (gVisor); ``None``: the engine's default.
+
+    Raises:
+        ConfigError: ``limits`` or ``image`` that are none.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class DockerSandbox(WorkerSandbox):
         warm: Sequence[str] = WARM,
         runtime: str | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        check_name("image", image)
+        self.limits = limits_of(limits)
         self.image = image
         self.warm = tuple(warm)
         self.runtime = runtime

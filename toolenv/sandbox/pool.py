@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, SandboxError
@@ -27,7 +28,8 @@ class SandboxPool:
     ``patiently``), so nobody need try again what a pool has run. The time that a call waits for a worker is no part of
     its ``timeout_s``. Workers start with the first calls, or with ``start()``.
 
-    A pool is itself a sandbox. Threads may share it, a fork gets workers of its own, and a copy of it is the pool.
+    A pool is itself a sandbox. Threads may share it, a fork gets workers of its own, a copy of it is the pool, and what
+    it is unpickled to is a new pool of the same factory.
 
     Args:
         factory: Makes a sandbox. Where that has a property ``ready`` and a method ``start()``, as the bundled ones do,
@@ -151,8 +153,14 @@ class SandboxPool:
         state = ", closed" if self.closed else ""
         return f"SandboxPool({self.kind!r}, workers={self.workers}{state})"
 
+    def __copy__(self) -> SandboxPool:
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> SandboxPool:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), kind=self.kind), (self.factory, self.workers)
 
     def _open(self, made: Sequence[Sandbox] = ()) -> None:
         self._crew = Workers(self.factory, self.workers, made)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from toolenv.errors import SandboxError
-from toolenv.sandbox.base import Limits
+from toolenv.sandbox.base import Limits, limits_of
 from toolenv.sandbox.client import (
     ENVIRONMENT,
     PACKAGES,
@@ -50,7 +50,7 @@ class LocalSandbox(WorkerSandbox, ABC):
     def __init__(
         self, limits: Limits | None = None, packages: Sequence[str] = PACKAGES, warm: Sequence[str] = WARM
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits_of(limits)
         self.packages = tuple(packages)
         self.warm = tuple(warm)
         super().__init__(self._launch, f"{self.kind} sandbox")

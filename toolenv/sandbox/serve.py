@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.extras import require
-from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, Sandbox
-from toolenv.sandbox.choosing import make_sandbox
+from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, Limits, Sandbox
+from toolenv.sandbox.choosing import make_pool
 from toolenv.sandbox.fusion import answer_of, failure_of
 from toolenv.sandbox.pool import SandboxPool
+from toolenv.sandbox.settings import PoolSettings, sandbox_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -43,6 +44,9 @@ def serve(
     port: int = 8080,
     token: str | None = None,
     workers: int = 2,
+    limits: Limits | Mapping[str, int] | None = None,
+    image: str | None = None,
+    runtime: str | None = None,
     max_waiting: int = 256,
     max_timeout_s: float = 60.0,
 ) -> None:
@@ -55,11 +59,15 @@ def serve(
         token: What clients have to send as a bearer token; ``None`` or empty: nothing, but they have to call the server
             ``localhost`` or by an address of loopback, which no page in a browser can.
         workers: How many programs run at once, where ``sandbox`` is a name or is no pool.
+        limits: As for ``make_sandbox``, like the next two: for a name alone.
+        image: Docker image.
+        runtime: Runtime of the Docker engine.
         max_waiting: How many requests may wait for a worker; a further one is told to come again (429).
         max_timeout_s: Longest limit that a program may have, in seconds.
 
     Raises:
-        ConfigError: No token beyond loopback, an address that cannot be listened at, or an unknown sandbox.
+        ConfigError: No token beyond loopback, an address that cannot be listened at, or a sandbox or settings that
+            ``make_sandbox`` would refuse.
         MissingExtraError: The extra ``serve`` is not installed.
         SandboxError: The sandbox does not work here.
     """
@@ -70,10 +78,10 @@ def serve(
             f"a sandbox that listens at {host} needs a token, or anyone may run programs in it; "
             "toolenv sandbox serve takes it from the environment variable TOOLENV_SANDBOX_TOKEN"
         )
+    source = sandbox_of(sandbox, workers=workers, limits=limits, image=image, runtime=runtime)
     listening = _listen(host, port)
     try:
-        if isinstance(sandbox, str):
-            sandbox = make_sandbox(sandbox, workers=workers)
+        sandbox = make_pool(source) if isinstance(source, PoolSettings) else source
         if isinstance(sandbox, SandboxPool):
             workers = sandbox.workers
             sandbox.start()

@@ -172,5 +172,8 @@ def test_a_session_does_not_outlive_a_worker_that_is_killed() -> None:
     transport._process.kill()
     with pytest.raises(SandboxError, match="process sandbox"):
         keep(sandbox, "x")
-    assert heirs(transport._folder) == []
+    deadline = time.monotonic() + 10  # the kernel takes its time to end what was killed
+    while heirs(transport._folder):
+        assert time.monotonic() < deadline, "the session outlives its worker"
+        time.sleep(0.01)
     sandbox.close()

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     play = commands.add_parser(
         "eval",
         help="run a real model through an environment",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Shown,
     )
     play.add_argument("--env-id", required=True, help="such as ToolSearchQA-v0")
     play.add_argument(
@@ -134,7 +134,7 @@ def _add_corpus(commands: Any) -> None:
     """``toolenv corpus make|info``."""
     corpus = commands.add_parser("corpus", help="cut passages from a dump of Wikipedia, say what a corpus holds")
     actions = corpus.add_subparsers(dest="action", required=True, metavar="ACTION")
-    shown = argparse.ArgumentDefaultsHelpFormatter
+    shown = _Shown
 
     make = actions.add_parser("make", help="cut passages from MediaWiki XML dumps", formatter_class=shown)
     make.add_argument(
@@ -148,11 +148,24 @@ def _add_corpus(commands: Any) -> None:
     info.add_argument("corpus", help="a corpus file, or the name of one that was fetched")
 
 
+class _Shown(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _at_least_1(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {word!r}")
+    return int(word)
+
+
 def _add_sandbox(commands: Any) -> None:
     """``toolenv sandbox build|doctor|serve``."""
     sandbox = commands.add_parser("sandbox", help="build the image of the Docker sandbox, look what works, serve it")
     actions = sandbox.add_subparsers(dest="action", required=True, metavar="ACTION")
-    shown = argparse.ArgumentDefaultsHelpFormatter
+    shown = _Shown
 
     build = actions.add_parser("build", help="build the image of the Docker sandbox", formatter_class=shown)
     build.add_argument("--base", help="image to take Python from (not given: python:3.11-slim)")
@@ -161,14 +174,24 @@ def _add_sandbox(commands: Any) -> None:
         "--from-this-python", action="store_true", help="take the Python that runs this instead: needs no image hub"
     )
 
-    doctor = actions.add_parser("doctor", help="say what works here, and what mends the rest", formatter_class=shown)
-    doctor.add_argument("--image", default="toolenv-python:1", help="image of the Docker sandbox")
+    doctor = actions.add_parser(
+        "doctor",
+        help="say what works here, and what mends the rest",
+        epilog="Exit status: 0 where a sandbox for code that you do not trust works (Docker or bubblewrap), and, "
+        "with --image or --runtime, where the Docker sandbox works with them; else 1.",
+        formatter_class=shown,
+    )
+    doctor.add_argument("--image", help="image of the Docker sandbox (not given: toolenv-python:1)")
     doctor.add_argument("--runtime", help="runtime of the engine to try it with, such as runsc")
     doctor.add_argument("--clean", action="store_true", help="remove the containers that dead processes left")
 
     serve = actions.add_parser("serve", help="run programs for others, over HTTP", formatter_class=shown)
     serve.add_argument("--sandbox", default="auto", help="auto, docker, bwrap or process")
-    serve.add_argument("--workers", type=int, default=2, help="how many programs run at once")
+    serve.add_argument("--workers", type=_at_least_1, default=2, help="how many programs run at once")
+    serve.add_argument("--image", help="image of the Docker sandbox (not given: toolenv-python:1)")
+    serve.add_argument("--runtime", help="runtime of the Docker engine, such as runsc (not given: the engine's own)")
+    serve.add_argument("--memory-mb", type=_at_least_1, help="memory of a worker, in MiB (not given: 512)")
+    serve.add_argument("--max-processes", type=_at_least_1, help="processes and threads of a worker (not given: 64)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback it needs a token")
     serve.add_argument("--port", type=int, default=8080, help="port to listen at")
     serve.add_argument(
@@ -298,7 +321,17 @@ def _sandbox(options: argparse.Namespace, _: Sequence[str]) -> int:
     from toolenv.sandbox.serve import serve
 
     token = os.environ.get(options.token_env)
-    serve(options.sandbox, host=options.host, port=options.port, token=token, workers=options.workers)
+    limits = {"memory_bytes": (options.memory_mb or 0) << 20, "max_processes": options.max_processes}
+    serve(
+        options.sandbox,
+        host=options.host,
+        port=options.port,
+        token=token,
+        workers=options.workers,
+        limits={name: limit for name, limit in limits.items() if limit} or None,
+        image=options.image,
+        runtime=options.runtime,
+    )
     return 0
 
 

@@ -15,6 +15,7 @@ from docker_engines import needs_docker
 import toolenv
 from agents import cli
 from toolenv.errors import ConfigError, SandboxError
+from toolenv.sandbox import Limits
 from toolenv.sandbox import build as build_command
 from toolenv.sandbox import doctor as doctor_command
 from toolenv.sandbox.build import VERSION_LABEL, build
@@ -103,7 +104,7 @@ def test_a_bare_machine_is_told_what_to_install(bare: None, capsys: pytest.Captu
     assert cli.main(["sandbox", "doctor"]) == 1
     told = capsys.readouterr().out
     assert "-> apt-get install bubblewrap" in told
-    assert "-> apt-get install docker.io" in told or "-> pip install 'toolenv[docker]'" in told
+    assert "-> unset DOCKER_HOST (it is 'tcp://127.0.0.1:9')" in told or "-> pip install 'toolenv[docker]'" in told
     assert told.splitlines()[-1] == "No sandbox here is for code you distrust."
 
 
@@ -124,9 +125,37 @@ def test_the_verdict_is_that_of_the_trials(
     assert doctor() is works
 
 
+@pytest.mark.parametrize("asked", [{"image": "mine:1"}, {"runtime": "runsc"}, {"image": DEFAULT_IMAGE}])
+def test_the_verdict_is_of_what_was_asked_for(
+    asked: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states: dict[str, Any] = {"docker sandbox": "missing", "bwrap sandbox": "ok"}
+    found = [Finding(subject, state, "seen") for subject, state in states.items()]
+    monkeypatch.setattr(doctor_command, "examine", lambda *_, **__: iter(found))
+    assert (
+        cli.main(["sandbox", "doctor", *(word for name, value in asked.items() for word in (f"--{name}", value))]) == 1
+    )
+    assert f"does not work with the {next(iter(asked))} {next(iter(asked.values()))!r}." in capsys.readouterr().out
+    assert cli.main(["sandbox", "doctor"]) == 0
+
+
+@needs_docker
+@pytest.mark.parametrize(
+    ("image", "mend"),
+    [
+        ("toolenv-no-such:9", "toolenv sandbox build --tag toolenv-no-such:9"),
+        ("Nope Bad!", "name it as 'docker images' does"),
+    ],
+)
+def test_an_image_that_is_not_there_is_named(image: str, mend: str) -> None:
+    found = doctor_command._image(connect(), image)
+    assert (found.state, repr(image) in found.seen, mend in found.mend) == ("missing", True, True)
+
+
 @pytest.mark.parametrize(
     ("problem", "mend"),
     [
+        ("no Docker engine answers at its usual address ([Errno 2] No such file)", "apt-get install docker.io"),
         ("'docker' is not installed; run: pip install 'toolenv[docker]'", "pip install 'toolenv[docker]'"),
         ("no Docker engine answers at its usual address ([Errno 13] Permission denied)", "usermod -aG docker"),
     ],
@@ -138,6 +167,7 @@ def test_what_mends_an_engine_depends_on_what_is_wrong(
         raise SandboxError(problem)
 
     monkeypatch.setattr(doctor_command, "new_client", refuse)
+    monkeypatch.delenv("DOCKER_HOST")
     found = {finding.subject: finding for finding in examine("image")}
     assert mend in found["docker engine"].mend
     assert "docker sandbox" not in found
@@ -177,7 +207,7 @@ def test_weaknesses_and_leftovers_are_told_and_mended(bare: None, monkeypatch: p
     found = {finding.subject: finding for finding in examine("old:1")}
     assert found["docker engine"].state == "weak"
     assert "runtimes runc, no seccomp; it cannot limit processes" in found["docker engine"].seen
-    assert (found["docker image"].state, found["docker image"].mend) == ("weak", "toolenv sandbox build")
+    assert (found["docker image"].state, found["docker image"].mend) == ("weak", "toolenv sandbox build --tag old:1")
     assert "built by toolenv 0.0.1" in found["docker image"].seen
     assert found["containers"].seen == "1 in use, 2 of dead processes, 0 of other machines"
     assert found["containers"].mend == "toolenv sandbox doctor --clean"
@@ -215,19 +245,35 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert cli.main(["sandbox", "doctor", "--image", "mine:2", "--runtime", "runsc", "--clean"]) == 0
     assert cli.main(["sandbox", "serve"]) == 0
     assert cli.main(["sandbox", "serve", "--sandbox", "bwrap", "--token-env", "OTHER", "--workers", "3"]) == 0
+    made_of = ["--image", "mine:2", "--runtime", "runsc", "--memory-mb", "1024", "--max-processes", "9"]
+    assert cli.main(["sandbox", "serve", "--sandbox", "docker", *made_of]) == 0
+    here: dict[str, Any] = {"host": "127.0.0.1", "port": 8080}
+    plain: dict[str, Any] = {"limits": None, "image": None, "runtime": None}
+    limits = {"memory_bytes": 1 << 30, "max_processes": 9}
     assert calls == [
         (("python:3.12", "mine:2"), {"from_this_python": False}),
         ((None, "toolenv-python:1"), {"from_this_python": True}),
         (("mine:2",), {"runtime": "runsc", "clean": True}),
-        (("auto",), {"host": "127.0.0.1", "port": 8080, "token": None, "workers": 2}),
-        (("bwrap",), {"host": "127.0.0.1", "port": 8080, "token": "secret", "workers": 3}),
+        (("auto",), {**here, "token": None, "workers": 2, **plain}),
+        (("bwrap",), {**here, "token": "secret", "workers": 3, **plain}),
+        (("docker",), {**here, "token": None, "workers": 2, "limits": limits, "image": "mine:2", "runtime": "runsc"}),
     ]
     assert capsys.readouterr().out.splitlines() == ["mine:2: sha256:1", "toolenv-python:1: sha256:1"]
 
 
-def test_the_default_image_is_the_sandbox_own() -> None:
-    options = cli.parser().parse_args(["sandbox", "build"])
-    assert options.tag == cli.parser().parse_args(["sandbox", "doctor"]).image == DEFAULT_IMAGE
+def test_the_defaults_are_the_sandbox_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.parser().parse_args(["sandbox", "build"]).tag == DEFAULT_IMAGE
+    for command, told in (
+        ("doctor", ("(not given: toolenv-python:1)", "Exit status: 0 where")),
+        ("serve", (f"(not given: {Limits().memory_bytes >> 20})", f"(not given: {Limits().max_processes})")),
+        ("build", (f"(default: {DEFAULT_IMAGE})",)),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["sandbox", command, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert all(part in text for part in told)
+        assert "(default: None)" not in text
+        assert "(default: False)" not in text
 
 
 def test_no_engine_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +285,16 @@ def test_no_engine_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["sandbox"], ["sandbox", "rebuild"], ["sandbox", "doctor", "--fix"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sandbox"],
+        ["sandbox", "rebuild"],
+        ["sandbox", "doctor", "--fix"],
+        ["sandbox", "serve", "--memory-mb", "0"],
+        ["sandbox", "serve", "--workers", "2.5"],
+    ],
+)
 def test_wrong_usage_leaves_with_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(words)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import select
+import shlex
 import socket
 import struct
 import time
@@ -79,10 +80,9 @@ def docker_problem(image: str, runtime: str | None = None) -> str | None:
         return str(error)
     docker = require("docker", "docker")
     try:
-        client.images.get(image)
+        if found := image_problem(client, image):
+            return found
         info = client.info()
-    except docker.errors.ImageNotFound:
-        return f"the Docker engine has no image {image!r}; make it: toolenv sandbox build"
     except (docker.errors.DockerException, OSError) as error:
         return f"the Docker engine does not answer ({str(error)[:160]})"
     if runtime is not None and runtime not in info["Runtimes"]:
@@ -91,6 +91,31 @@ def docker_problem(image: str, runtime: str | None = None) -> str | None:
             "add it under 'runtimes' in the engine's daemon.json"
         )
     return None
+
+
+def image_problem(client: Any, image: str) -> str | None:
+    """Why an engine cannot make containers of an image, ``None`` where it can."""
+    errors = require("docker", "docker").errors
+    try:
+        client.images.get(image)
+    except errors.ImageNotFound:
+        return f"the Docker engine has no image {image!r}; make it: {how_to_build(image)}"
+    except errors.APIError as error:
+        if not error.is_client_error():
+            raise
+        said = str(error.explanation)[:160]
+        return f"the Docker engine takes no image {image!r} ({said}); name it as 'docker images' does"
+    return None
+
+
+def how_to_build(image: str) -> str:
+    """The command that makes an image.
+
+    Example:
+        >>> how_to_build("mine:1")
+        'toolenv sandbox build --tag mine:1'
+    """
+    return "toolenv sandbox build" + ("" if image == DEFAULT_IMAGE else f" --tag {shlex.quote(image)}")
 
 
 class DockerTransport:

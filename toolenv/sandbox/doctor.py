@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from toolenv.extras import require
 from toolenv.sandbox.build import VERSION_LABEL
 from toolenv.sandbox.bwrap import BwrapSandbox
 from toolenv.sandbox.client import WorkerSandbox
-from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox
+from toolenv.sandbox.docker import DEFAULT_IMAGE, DockerSandbox, how_to_build, image_problem
 from toolenv.sandbox.engine import engine_address, new_client, runtimes
 from toolenv.sandbox.process import ProcessSandbox
 from toolenv.sandbox.reaper import remove_leftovers, sandbox_containers
@@ -29,6 +30,7 @@ from toolenv.sandbox.reaper import remove_leftovers, sandbox_containers
 State = Literal["ok", "missing", "weak", "optional"]
 
 WIDTH = 18
+WITHOUT_A_HUB = "without a hub: --from-this-python"
 TRIAL_CALLS = 5
 TRIAL = (
     "import sys, numpy, sympy\n"
@@ -65,25 +67,31 @@ class Finding:
         return f"{line}\n{'':9} {'':{WIDTH}} -> {self.mend}" if self.mend else line
 
 
-def doctor(image: str = DEFAULT_IMAGE, *, runtime: str | None = None, clean: bool = False) -> bool:
+def doctor(image: str | None = None, *, runtime: str | None = None, clean: bool = False) -> bool:
     """Print what this machine can do and what is missing.
 
     Args:
-        image: Image of the Docker sandbox.
+        image: Image of the Docker sandbox; ``None``: the one that ``toolenv sandbox build`` makes.
         runtime: Runtime that the Docker sandbox is to be tried with.
         clean: Remove the containers that dead processes left behind.
 
     Returns:
-        Whether the Docker or the bubblewrap sandbox works.
+        Whether the Docker or the bubblewrap sandbox works; with an image or a runtime, whether the Docker sandbox does.
     """
     print(f"toolenv {toolenv.__version__}, Python {platform.python_version()}, {platform.platform()}")
-    walls = False
-    for finding in examine(image, runtime=runtime, clean=clean):
+    works: set[str] = set()
+    for finding in examine(image or DEFAULT_IMAGE, runtime=runtime, clean=clean):
         print(finding, flush=True)
-        walls = walls or (finding.state == "ok" and finding.subject in ("docker sandbox", "bwrap sandbox"))
+        works |= {finding.subject} if finding.state == "ok" else set()
+    walls = bool(works & {"docker sandbox", "bwrap sandbox"})
     print(
         "There is a sandbox for code that you do not trust." if walls else "No sandbox here is for code you distrust."
     )
+    asked = {"image": image, "runtime": runtime}
+    said = " and ".join(f"the {name} {value!r}" for name, value in asked.items() if value is not None)
+    if said and "docker sandbox" not in works:
+        print(f"The Docker sandbox does not work with {said}.")
+        return False
     return walls
 
 
@@ -123,6 +131,8 @@ def _how_to_get_docker(problem: str) -> str:
         return "pip install 'toolenv[docker]'"
     if "Permission denied" in problem:
         return "sudo usermod -aG docker $USER, then log in again (who may talk to the engine is root on its machine)"
+    if "DOCKER_HOST" in os.environ:
+        return f"unset DOCKER_HOST (it is {os.environ['DOCKER_HOST']!r}), or start an engine there"
     if shutil.which("dockerd"):
         return "sudo systemctl start docker, or without systemd: sudo dockerd &"
     return "apt-get install docker.io (Debian, Ubuntu), or https://docs.docker.com/engine/install"
@@ -147,18 +157,18 @@ def _gvisor(info: dict[str, Any]) -> Finding:
 
 
 def _image(client: Any, image: str) -> Finding:
-    try:
-        found = client.images.get(image)
-    except require("docker", "docker").errors.ImageNotFound:
-        mend = "toolenv sandbox build (without a hub: --from-this-python)"
-        return Finding("docker image", "missing", f"there is no {image!r}", mend)
+    if problem := image_problem(client, image):
+        seen, _, mend = problem.rpartition("; ")
+        built = mend.removeprefix("make it: ")
+        return Finding("docker image", "missing", seen, mend if built == mend else f"{built} ({WITHOUT_A_HUB})")
+    found = client.images.get(image)
     built_by = found.labels.get(VERSION_LABEL)
     seen = f"{image}, {found.attrs['Size'] / 1e6:.0f} MB, " + (
         f"built by toolenv {built_by}" if built_by else "your own"
     )
     if built_by in (None, toolenv.__version__):
         return Finding("docker image", "ok", seen)
-    return Finding("docker image", "weak", seen, "toolenv sandbox build")
+    return Finding("docker image", "weak", seen, how_to_build(image))
 
 
 def _leftovers(client: Any, clean: bool) -> Finding:

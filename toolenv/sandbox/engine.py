@@ -14,6 +14,7 @@ from toolenv.sandbox.reaper import remove_leftovers
 
 REQUEST_TIMEOUT_S = 60
 PING_TIMEOUT_S = 10
+HOW_TO_REACH = "start one, or set DOCKER_HOST to where it listens"
 SETTINGS = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT")
 
 _clients: dict[tuple[Any, ...], Any] = {}
@@ -64,7 +65,7 @@ def new_client() -> Any:
     except (docker.errors.DockerException, OSError, ValueError) as error:
         raise SandboxError(
             f"no Docker engine answers at {engine_address()} ({_cause(error)}); "
-            "start one, or set DOCKER_HOST to where it listens"
+            + ("start one there, or unset DOCKER_HOST" if "DOCKER_HOST" in os.environ else HOW_TO_REACH)
         ) from error
     client.api.timeout = REQUEST_TIMEOUT_S
     # The SDK keeps a connection open for each address that it asked, and the addresses hold the containers' ids.

@@ -106,3 +106,10 @@ def test_errors_that_leave_the_package_are_public() -> None:
         with pytest.raises(SandboxError) as caught:
             attempt("1", timeout_s=1)
         assert caught.type is kind
+
+
+@pytest.mark.parametrize("token", ["secret\n", "two\nlines", " secret", "sécret", "", 5])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token: Any) -> None:
+    with pytest.raises(ConfigError, match="token must be ") as refused:
+        RemoteSandbox("http://localhost:9", token)
+    assert "cret" not in str(refused.value)

@@ -45,7 +45,7 @@ class RemoteSandbox:
         max_in_flight: How many programs of a list the server is given at once.
 
     Raises:
-        ConfigError: No address, or numbers that make no sense.
+        ConfigError: No address, a token that no header can hold, or numbers that make no sense.
 
     Example:
         >>> RemoteSandbox("http://localhost:8080/run_code")
@@ -67,6 +67,10 @@ class RemoteSandbox:
             raise ConfigError(
                 f"wait_s must be above 0, retries at least 0 and max_in_flight at least 1; "
                 f"got {wait_s!r}, {retries!r} and {max_in_flight!r}"
+            )
+        if token is not None and not _fits_a_header(token):
+            raise ConfigError(
+                "token must be a line of ASCII without spaces around it, or None; strip what was read from a file"
             )
         self.url = server_address(url).removesuffix("/run_code")
         self.memory_bytes = memory_bytes
@@ -166,6 +170,10 @@ class RemoteSandbox:
             return response.json()
         except ValueError as error:
             raise SandboxError(f"{self.url}/run_code answered with what is no JSON: {response.text[:200]!r}") from error
+
+
+def _fits_a_header(token: object) -> bool:
+    return isinstance(token, str) and token.isascii() and token.isprintable() and token == token.strip() != ""
 
 
 class _Token(AuthBase):

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.extras import require
+from toolenv.sandbox.arguments import seconds, whole
 from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, Limits, Sandbox
 from toolenv.sandbox.choosing import make_pool
 from toolenv.sandbox.fusion import answer_of, failure_of
@@ -121,11 +122,9 @@ def make_app(
         ConfigError: Numbers that make no sense.
         MissingExtraError: The extra ``serve`` is not installed.
     """
-    if workers < 1 or max_waiting < 0 or not 0 < max_timeout_s <= MAX_TIMEOUT_S:
-        raise ConfigError(
-            f"workers must be at least 1, max_waiting at least 0 and max_timeout_s above 0, at most {MAX_TIMEOUT_S:g}; "
-            f"got {workers!r}, {max_waiting!r} and {max_timeout_s!r}"
-        )
+    workers = whole("workers", workers, like="2")
+    max_waiting = whole("max_waiting", max_waiting, like="256", least=0)
+    max_timeout_s = seconds("max_timeout_s", max_timeout_s, most=MAX_TIMEOUT_S)
     return _Service(sandbox, (token or "").strip() or None, workers, max_waiting, max_timeout_s).app()
 
 

@@ -139,7 +139,8 @@ def soak(kind: str, calls: int, *, seed: int = 0, say: Callable[[str], None] = l
 
     Returns:
         ``calls``, ``seconds``; ``wrong``: answers that were not as they must be; ``statuses`` of the hostile programs;
-        ``workers``: what the probes saw of each, in time; ``before`` and ``after`` of this machine.
+        ``workers``: what the probes saw of each, in time; of this machine what there was at the ``outset``,
+        ``before`` the calls, ``after`` them, and when the pool was ``closed``.
     """
     draws = np.random.default_rng(seed)
     wrong: list[str] = []
@@ -148,6 +149,7 @@ def soak(kind: str, calls: int, *, seed: int = 0, say: Callable[[str], None] = l
         tempfile.tempdir = folder
         try:
             connect_once(kind)
+            outset = left_behind(kind, folder)
             pool = SandboxPool(KINDS[kind], WORKERS, kind=kind)
             pool.start()
             workers: dict[str, list[dict[str, int]]] = {}
@@ -173,6 +175,7 @@ def soak(kind: str, calls: int, *, seed: int = 0, say: Callable[[str], None] = l
         "wrong": wrong,
         "statuses": {name: dict(counts) for name, counts in statuses.items()},
         "workers": [course(seen) for seen in workers.values()],
+        "outset": outset,
         "before": before,
         "after": after,
         "closed": closed,

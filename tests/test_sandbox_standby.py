@@ -57,6 +57,17 @@ def test_a_standby_that_was_killed_is_replaced() -> None:
 
 
 @linux
+def test_the_end_of_a_session_that_was_lost_leaves_the_worker_whole(sandbox: WorkerSandbox) -> None:
+    """With the session gone, a process waits for the next program when the session is ended."""
+    result = sandbox.exec_keeping("import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(5)", timeout_s=2)
+    assert "are lost" in str(result.error)
+    worker = sandbox._transport
+    sandbox.end_session()
+    assert run(sandbox, "print(1)").stdout == "1\n"
+    assert sandbox._transport is worker, "the worker was lost"
+
+
+@linux
 def test_it_dies_with_the_worker() -> None:
     sandbox = ProcessSandbox(packages=(), warm=())
     sandbox.start()

@@ -66,6 +66,7 @@ class Zygote:
         """Do what is asked, and say what came of it."""
         if "end" in request:
             self.session.close()
+            self.standby.dismiss()  # there is one where the session was lost
             clean = self.reaper.kill_all()
             self.tell({"id": request["id"], "clean": self.scratch.wipe() and clean})
             return

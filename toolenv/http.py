@@ -87,7 +87,7 @@ class PoliteSession(requests.Session):
     def __init__(self, retry: Retry, *, connections: int, api_key_env: str | None = None) -> None:
         super().__init__()
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # all that threads would change
-        self.auth = None if api_key_env is None else _Bearer(api_key_env)
+        self.auth = None if api_key_env is None else Bearer(_key_in(api_key_env))
         self._adapter = HTTPAdapter(pool_maxsize=connections, max_retries=retry)
         for scheme in ("http://", "https://"):
             self.mount(scheme, self._adapter)
@@ -115,6 +115,27 @@ class PoliteSession(requests.Session):
         """
         timeout = (CONNECT_TIMEOUT_S, timeout_s)
         return self.request(method, url, json=body, timeout=timeout, allow_redirects=False)
+
+
+class Bearer(AuthBase):
+    """A bearer token, or none; as a session's ``auth``, so that no ``.netrc`` takes its place.
+
+    Args:
+        token: The token; ``None``: requests are sent without one.
+
+    Example:
+        >>> Bearer("key")(requests.Request("GET", "http://localhost").prepare()).headers["Authorization"]
+        'Bearer key'
+    """
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into a request's header."""
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
 
 class Endpoint:
@@ -224,14 +245,8 @@ class _Patience(Retry):
         return None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
 
 
-class _Bearer(AuthBase):
-    """A key from the environment, as a bearer token; as ``auth``, so that no ``.netrc`` takes its place."""
-
-    def __init__(self, variable: str) -> None:
-        self._key = os.environ.get(variable, "").strip()
-        if not self._key:
-            raise ConfigError(f"the environment variable {variable!r} is not set; it should hold the server's key")
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
+def _key_in(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"the environment variable {variable!r} is not set; it should hold the server's key")
+    return key

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
-from requests.auth import AuthBase
 
 from toolenv.errors import ConfigError, SandboxError
-from toolenv.http import PASSING, PoliteSession, patience, server_address
+from toolenv.http import PASSING, Bearer, PoliteSession, patience, server_address
 from toolenv.sandbox.base import MAX_OUTPUT_BYTES, ExecJob, ExecResult
 from toolenv.sandbox.fusion import request_of, result_of
 
@@ -78,7 +77,7 @@ class RemoteSandbox:
         self.retries = retries
         self.backoff_s = backoff_s
         self.max_in_flight = max_in_flight
-        self._auth = _Token(token)
+        self._auth = Bearer(token)
         self._closed = False
         self._sessions: dict[int, PoliteSession] = {}  # by process
 
@@ -174,15 +173,3 @@ class RemoteSandbox:
 
 def _fits_a_header(token: object) -> bool:
     return isinstance(token, str) and token.isascii() and token.isprintable() and token == token.strip() != ""
-
-
-class _Token(AuthBase):
-    """A bearer token, or none; as ``auth``, so that no ``.netrc`` takes its place."""
-
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request

@@ -38,6 +38,15 @@ def make_wheel(path, members):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def offer(asset, tmp_path, monkeypatch):
+    """Have this asset alone, which pip finds in the folder ``links`` and nowhere else."""
+    monkeypatch.setattr(assets, "ASSETS", {"tiny": asset})
+    monkeypatch.setenv("TOOLENV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
+    return asset
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """An asset in a wheel of our own, and a download step that counts its calls."""
@@ -46,11 +55,7 @@ def tiny(tmp_path, monkeypatch):
     members = {"tiny_data/a.json": "[1]", "tiny_data/sub/b.json": "[2]", "tiny_data/code.py": "boom()", "x.json": "3"}
     sha256 = make_wheel(links / WHEEL, members)
     asset = Asset("tiny", "tiny-data", "1.0", sha256, "MIT", "two lists", "tiny_data/", (".json",))
-    monkeypatch.setattr(assets, "ASSETS", {"tiny": asset})
-    monkeypatch.setenv("TOOLENV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    return asset
+    return offer(asset, tmp_path, monkeypatch)
 
 
 def copier(tmp_path):
@@ -215,11 +220,7 @@ def source(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tiny_maker", SimpleNamespace(sort_words=sort_words))
     made = Made("sorted.txt", hashlib.sha256(b"a b").hexdigest(), by="tiny_maker:sort_words")
     asset = Asset("tiny", "tiny-data", "1.0", sha256, "MIT", "words", "tiny_data-1.0/data/", (".txt",), made, True)
-    monkeypatch.setattr(assets, "ASSETS", {"tiny": asset})
-    monkeypatch.setenv("TOOLENV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    return asset
+    return offer(asset, tmp_path, monkeypatch)
 
 
 def copy_source(tmp_path):

@@ -220,6 +220,16 @@ def test_a_worker_dies_with_its_parent() -> None:
     assert not Path(folder).exists()
 
 
+def test_a_worker_that_is_told_to_leave_while_it_leaves_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "of the worker"
+    home = folder / "home"
+    home.mkdir(parents=True)
+    scratch = Scratch([str(home)], own=str(home))
+    home.rmdir()  # so far the first leaving has come
+    scratch.remove()
+    assert not folder.exists()
+
+
 def fake_worker(answers: str) -> WorkerSandbox:
     script = f"import sys, time\nprint({READY!r}, flush=True)\n{answers}"
     return WorkerSandbox(lambda: PipeTransport([sys.executable, "-S", "-c", script], {}), "fake sandbox")

@@ -39,9 +39,10 @@ class Scratch:
     def remove(self) -> None:
         """Leave nothing of them behind: whoever started the worker may be gone."""
         if self._own is not None and self.wipe():
-            with contextlib.suppress(OSError):
-                os.rmdir(self._own)
-                os.rmdir(os.path.dirname(self._own))
+            # One at a time: the signal to leave may come in the middle of leaving, and this is done again.
+            for folder in (self._own, os.path.dirname(self._own)):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
 
 def wipe(top: int) -> None:

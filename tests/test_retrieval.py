@@ -21,7 +21,7 @@ from toolenv import ConfigError, DataError, RetrieverError
 from toolenv.retrieval import make_retriever
 from toolenv.retrieval.base import LocalRetriever, Passage, Retriever
 from toolenv.retrieval.bm25 import BM25Retriever, words
-from toolenv.retrieval.encode import Encoder, MiniLMEncoder, TransformerEncoder
+from toolenv.retrieval.encoders import Encoder, MiniLMEncoder, TransformerEncoder
 from toolenv.retrieval.hybrid import HybridRetriever
 from toolenv.retrieval.index import FaissRetriever, cache_folder
 from toolenv.seeding import rng

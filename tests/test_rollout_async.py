@@ -23,7 +23,7 @@ from toolenv.env import ToolEnv
 from toolenv.errors import ConfigError, InfrastructureError, SamplerError, ToolError
 from toolenv.formats import Hermes
 from toolenv.messages import Message
-from toolenv.retrieval.encode import TransformerEncoder
+from toolenv.retrieval.encoders import TransformerEncoder
 from toolenv.tools import tool
 from toolenv.vector import ToolVectorEnv
 

@@ -60,15 +60,43 @@ class Retriever(Protocol):
         ...
 
 
-@runtime_checkable
-class LocalRetriever(Retriever, Protocol):
-    """A retriever whose passages are here, numbered: what ``HybridRetriever`` joins.
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found.
 
     Attributes:
-        passages: The corpus, sorted by id; a row is a position in it.
+        passage: The passage.
+        score: How well it fits; higher is better.
     """
 
-    passages: tuple[Passage, ...]
+    passage: Passage
+    score: float
+
+
+@runtime_checkable
+class ScoredRetriever(Retriever, Protocol):
+    """A retriever that says how well each passage fits.
+
+    Attributes:
+        scores: What a score is: ``"inner product"``, ``"bm25"``, ... Two retrievers that say the same measure alike, so
+            that their passages can be merged; one that says ``""`` measures each query on a scale of its own.
+    """
+
+    scores: str
+
+    def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """Find passages as ``search`` does, with their scores; ties in the order of ids."""
+        ...
+
+
+@runtime_checkable
+class LocalRetriever(Retriever, Protocol):
+    """A retriever whose passages are here, numbered: what ``HybridRetriever`` joins."""
+
+    @property
+    def passages(self) -> Sequence[Passage]:
+        """The corpus, sorted by id; a row is a position in it."""
+        ...
 
     def propose(self, queries: Sequence[str], k: int) -> list[NDArray[np.int64]]:
         """Rows of about the ``k`` best passages a query, in any order."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from toolenv.errors import RetrieverError
 from toolenv.extras import require
 from toolenv.retrieval.base import Passage, best, check_k, in_order
-from toolenv.retrieval.encode import Encoder, MiniLMEncoder
+from toolenv.retrieval.encoders import Encoder, MiniLMEncoder
 
 INDEX_VERSION = 1
 CHUNK = 256  # passages encoded between two steps of the progress line

@@ -1,4 +1,4 @@
-"""Encoders: texts to unit vectors."""
+"""Sentence encoders that transformers loads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,38 +17,10 @@ from toolenv.errors import MissingExtraError, RetrieverError
 from toolenv.extras import require
 from toolenv.quiet import without_transformers_bars
 from toolenv.retrieval.base import clean_text
+from toolenv.retrieval.encoders.base import Kind
 
-Kind = Literal["query", "passage"]
 MAX_CHARS = 8_000
 BATCH_SIZE = 32
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What a vector index needs of an encoder.
-
-    Attributes:
-        name: Names the encoder, weights and settings included: an index built with another name is not opened.
-    """
-
-    name: str
-
-    @property
-    def dimension(self) -> int:
-        """Length D of a vector."""
-        ...
-
-    def encode(self, texts: Sequence[str], kind: Kind = "query") -> NDArray[np.float32]:
-        """Vectors ``(N, D)``, float32, of length 1; the vector of a text does not depend on the other texts.
-
-        Args:
-            texts: Any strings.
-            kind: What the texts are, for encoders that tell them apart.
-
-        Raises:
-            RetrieverError: The encoder could not run.
-        """
-        ...
 
 
 _encoding = threading.Lock()

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,54 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.retrieval_fakes import CORPUS, QUERIES, WordEncoder
 from toolenv import ConfigError, DataError, RetrieverError
 from toolenv.retrieval import make_retriever
 from toolenv.retrieval.base import LocalRetriever, Passage, Retriever
-from toolenv.retrieval.bm25 import BM25Retriever, words
-from toolenv.retrieval.encoders import Encoder, MiniLMEncoder, TransformerEncoder
+from toolenv.retrieval.bm25 import BM25Retriever
+from toolenv.retrieval.encoders import MiniLMEncoder
 from toolenv.retrieval.hybrid import HybridRetriever
 from toolenv.retrieval.index import FaissRetriever, cache_folder
 from toolenv.seeding import rng
-
-TEXTS = {
-    "Lyon": "A city in France where the Rhone meets the Saone.",
-    "Paris": "The capital of France, on the Seine.",
-    "Rhone": "A river that rises in a glacier and flows to the Mediterranean.",
-    "Seine": "A river of northern France that flows to the Channel.",
-    "Helium": "A noble gas with the symbol He and two protons.",
-    "Neon": "A noble gas with the symbol Ne that glows red in lamps.",
-    "Saturn": "A planet with rings and many moons.",
-    "Titan": "The largest moon of Saturn, with lakes of methane.",
-    "Zloty": "The currency of Poland, divided into one hundred grosz.",
-    "Poland": "A country on the Baltic whose capital is Warsaw.",
-}
-CORPUS = [Passage(f"p{i}", title, text) for i, (title, text) in enumerate(TEXTS.items())]
-QUERIES = [
-    "noble gas in red lamps",
-    "largest moon of a planet with rings",
-    "What money do people use in Warsaw?",
-    "river of northern France",
-    "capital of France",
-    "glacier",
-    "a much longer query which says in many needless words that it wants the gas whose symbol is He",
-]
-
-
-class WordEncoder:
-    """Sums of a random vector a word: fast, and similar where words are shared."""
-
-    def __init__(self, name: str = "words", dimension: int = 32) -> None:
-        self.name, self.dimension = name, dimension
-        self.batches: list[int] = []
-
-    def encode(self, texts: Sequence[str], kind: str = "query") -> NDArray[np.float32]:
-        self.batches.append(len(texts))
-        rows = [sum((self._word(w) for w in words(t)), np.full(self.dimension, 1e-6)) for t in texts]
-        matrix = np.array(rows).reshape(len(texts), self.dimension)
-        return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
-
-    def _word(self, word: str) -> NDArray[np.float64]:
-        return rng(zlib.crc32(word.encode())).normal(size=self.dimension)
 
 
 @pytest.fixture(scope="session")
@@ -311,24 +271,6 @@ def test_hybrid_needs_one_corpus() -> None:
 # The real encoder ------------------------------------------------------------------------------------------------
 
 
-def test_minilm_vectors_are_units_and_do_not_depend_on_the_batch(minilm: MiniLMEncoder) -> None:
-    assert isinstance(minilm, Encoder)
-    texts = [p.contents for p in CORPUS] + QUERIES
-    together = minilm.encode(texts, "passage")
-    assert together.shape == (len(texts), 384)
-    assert together.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-6)
-    alone = np.concatenate([minilm.encode([text], "passage") for text in texts])
-    np.testing.assert_allclose(together, alone, atol=2e-7)
-    assert minilm.encode([], "query").shape == (0, 384)
-
-
-def test_minilm_agrees_with_its_published_pooling(minilm: MiniLMEncoder) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    reference = sentence_transformers.SentenceTransformer(minilm.source, device="cpu", local_files_only=True)
-    np.testing.assert_allclose(minilm.encode(QUERIES), reference.encode(QUERIES), atol=1e-5)
-
-
 def test_minilm_finds_meaning_without_shared_words(minilm: MiniLMEncoder, tmp_path: Path) -> None:
     retriever = FaissRetriever(CORPUS, minilm, tmp_path)
     questions = ["cash for Warsaw shops", "what fills balloons", "stream ending near England"]
@@ -338,23 +280,10 @@ def test_minilm_finds_meaning_without_shared_words(minilm: MiniLMEncoder, tmp_pa
     assert [retriever.search([question], 1)[0] for question in questions] == found
 
 
-def test_the_query_cache_is_bounded_and_changes_nothing(minilm: MiniLMEncoder) -> None:
-    encoder = TransformerEncoder(minilm.source, device="cpu", cache_size=3)
-    first = encoder.encode(QUERIES)
-    assert list(encoder._cache) == QUERIES[-3:]
-    np.testing.assert_array_equal(first, encoder.encode(QUERIES))
-    assert len(encoder._cache) == 3
-
-
-def test_a_missing_model_is_a_retriever_error(tmp_path: Path) -> None:
-    with pytest.raises(RetrieverError, match="cannot load the encoder"):
-        TransformerEncoder(tmp_path).encode(["x"])
-
-
 def test_opening_a_built_index_loads_no_model(tmp_path: Path, minilm: MiniLMEncoder) -> None:
     FaissRetriever(CORPUS, minilm, tmp_path)
     program = (
-        "import sys; from tests.test_retrieval import CORPUS; from toolenv.retrieval.index import FaissRetriever;"
+        "import sys; from tests.retrieval_fakes import CORPUS; from toolenv.retrieval.index import FaissRetriever;"
         f"FaissRetriever(CORPUS, cache={str(tmp_path)!r});"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )

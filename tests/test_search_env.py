@@ -17,7 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_retrieval import CORPUS, WordEncoder
+from tests.retrieval_fakes import CORPUS, WordEncoder
 from toolenv import ConfigError, InfrastructureError, RetrieverError, Task, TaskSet, ToolCall, ToolVectorEnv
 from toolenv.data.squad import load_squad
 from toolenv.envs.search_qa import SearchQAEnv, SearchTool, make_vec

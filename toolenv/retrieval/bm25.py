@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolenv.extras import require
-from toolenv.retrieval.base import Passage, best, check_k, in_order
+from toolenv.errors import RetrieverError
+from toolenv.retrieval.base import DECIMALS, Hit, Passage, check_k, in_order
+from toolenv.retrieval.bm25_build import build_in_memory, build_on_disk, words
+from toolenv.retrieval.postings import Postings, Terms, open_postings
+
+__all__ = ["BM25Retriever", "words"]
 
 MAX_QUERY_CHARS = 4_000
-_WORD = re.compile(r"\w+")
 
 
 class BM25Retriever:
-    """BM25 (Lucene's variant) over the words of title and text, built in memory.
+    """BM25 (Lucene's variant) over the words of title and text.
 
+    Built in memory, or built into a folder (``build``, ``save``) and mapped from it (``open``): the scores are the same.
     Passages that share no word with the query are not found.
 
     Args:
         passages: The corpus.
         k1: How fast a word's further occurrences stop counting.
         b: How much long passages are held back.
+
+    Attributes:
+        scores: ``"bm25"``; comparable over one corpus, since rarity and length are measured in it.
 
     Raises:
         MissingExtraError: bm25s is not installed.
@@ -39,54 +46,111 @@ class BM25Retriever:
         [['b'], []]
     """
 
+    scores = "bm25"
+
     def __init__(self, passages: Iterable[Passage], k1: float = 0.9, b: float = 0.4) -> None:
-        self.passages = in_order(passages)
-        self._index = require("bm25s", "search").BM25(k1=k1, b=b)
-        self._index.index([words(passage.contents) for passage in self.passages], show_progress=False)
+        self.passages: Sequence[Passage] = in_order(passages)
+        self._postings = build_in_memory(self.passages, k1, b)
+
+    @classmethod
+    def open(cls, folder: str | Path, passages: Sequence[Passage]) -> BM25Retriever:
+        """Map an index that ``save`` or ``build`` wrote: milliseconds, and processes share its pages.
+
+        Args:
+            folder: Where it is.
+            passages: The passages it was built over, sorted by id; a ``PassageStore``, or any sequence.
+
+        Raises:
+            RetrieverError: A file is missing or cut short, or the index was built over other passages.
+        """
+        postings = open_postings(Path(folder))
+        built = postings.settings
+        if built.passages != len(passages):
+            raise RetrieverError(
+                f"the BM25 index in {folder} was built over {built.passages} passages, and the corpus has "
+                f"{len(passages)}; open it with its own corpus, or build it again"
+            )
+        actual = getattr(passages, "sha256", "")
+        if built.corpus_sha256 and actual and built.corpus_sha256 != actual:
+            raise RetrieverError(
+                f"the BM25 index in {folder} was built over other passages, with the sha256 {built.corpus_sha256[:12]} "
+                f"where the corpus has {actual[:12]}; open it with its own corpus, or build it again"
+            )
+        return cls._over(passages, postings)
+
+    @staticmethod
+    def build(
+        passages: Iterable[Passage],
+        folder: str | Path,
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+        counted: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Write the index of a corpus that need not fit into memory.
+
+        Args:
+            passages: The corpus, sorted by id: a ``PassageStore``, or anything that gives one at a time.
+            folder: Where to write; made.
+            k1: How fast a word's further occurrences stop counting.
+            b: How much long passages are held back.
+            counted: Told how many passages have been read.
+
+        Raises:
+            MissingExtraError: bm25s is not installed.
+            DataError: No passage.
+            OSError: The folder cannot be written.
+        """
+        build_on_disk(passages, folder, k1=k1, b=b, corpus_sha256=getattr(passages, "sha256", ""), counted=counted)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self._postings.save(Path(folder))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Find passages; see ``Retriever``."""
+        return [[hit.passage for hit in hits] for hits in self.search_scored(queries, k)]
+
+    def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """Find passages with their scores; see ``ScoredRetriever``."""
         check_k(k)
-        all_scores = [self._scores(query) for query in queries]
-        rows = [_highest(scores, k) for scores in all_scores]
-        return [best(self.passages, r, scores[r], k) for r, scores in zip(rows, all_scores, strict=True)]
+        found = [self._best(self._terms(query), k) for query in queries]
+        return [
+            [Hit(self.passages[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+            for rows, scores in found
+        ]
 
     def propose(self, queries: Sequence[str], k: int) -> list[NDArray[np.int64]]:
-        """Rows of the ``k`` best passages a query, and of those that tie with the last of them."""
-        return [_highest(self._scores(query), k) for query in queries]
+        """Rows of the ``k`` best passages a query; fewer where fewer share a word with it."""
+        return [self._best(self._terms(query), k)[0] for query in queries]
 
     def score(self, queries: Sequence[str], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
         """BM25 scores of the given rows; 0 where no word is shared."""
-        return [self._scores(query)[r] for query, r in zip(queries, rows, strict=True)]
+        pairs = zip(queries, rows, strict=True)
+        return [self._postings.score(self._terms(query), own) for query, own in pairs]
 
-    def _scores(self, query: str) -> NDArray[np.float64]:
-        """Scores of all passages, ``(N,)``."""
-        known: list[int] = self._index.get_tokens_ids(words(query[:MAX_QUERY_CHARS]))
-        if not known:
-            return np.zeros(len(self.passages))
-        scores: NDArray[np.float64] = self._index.get_scores_from_ids(known).astype(np.float64)
-        return scores
+    def _best(self, terms: Terms, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows and scores of the ``k`` best passages, best first; ties in the order of rows."""
+        rows = self._postings.top(terms, k)
+        scores = self._postings.score(terms, rows)
+        order = np.lexsort((rows, -np.round(scores, DECIMALS)))[:k]
+        return rows[order], scores[order]
+
+    def _terms(self, query: str) -> Terms:
+        return self._postings.terms(words(query[:MAX_QUERY_CHARS]))
+
+    @classmethod
+    def _over(cls, passages: Sequence[Passage], postings: Postings) -> BM25Retriever:
+        retriever = cls.__new__(cls)
+        retriever.passages, retriever._postings = passages, postings
+        return retriever
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BM25Retriever:
         return self
 
     def __repr__(self) -> str:
         return f"BM25Retriever({len(self.passages)} passages)"
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words of a text.
-
-    Example:
-        >>> words("The Rhône, 812 km")
-        ['the', 'rhône', '812', 'km']
-    """
-    return _WORD.findall(text.lower())
-
-
-def _highest(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Rows of the ``k`` highest scores above 0, with all that tie with the last."""
-    if k < len(scores):
-        threshold = np.partition(scores, -k)[-k]
-        return np.flatnonzero((scores > 0) & (scores >= threshold))
-    return np.flatnonzero(scores > 0)

@@ -1,0 +1,207 @@
+"""Builds what BM25 searches, in memory or on disk, in memory that grows with the words and not with the passages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolenv.errors import DataError
+from toolenv.extras import require
+from toolenv.retrieval.base import Passage
+from toolenv.retrieval.postings import Postings, Settings, write_settings
+
+CHUNK = 50_000
+"""Passages whose words are counted and placed at a time; about 6 KB of memory for each."""
+_WORD = re.compile(r"\w+")
+
+Make = Callable[[str, int, Any], NDArray[Any]]
+"""Makes an array: name, length and type."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Words of a chunk of passages: entry i says that a passage has a word so many times."""
+
+    passages: NDArray[np.int32]
+    words: NDArray[np.int32]
+    times: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text.
+
+    Example:
+        >>> words("The Rhône, 812 km")
+        ['the', 'rhône', '812', 'km']
+    """
+    return _WORD.findall(text.lower())
+
+
+def build_in_memory(passages: Iterable[Passage], k1: float, b: float, corpus_sha256: str = "") -> Postings:
+    """Count all words and score all passages.
+
+    Args:
+        passages: The corpus, in the order of ids.
+        k1: How fast a word's further occurrences stop counting.
+        b: How much long passages are held back.
+        corpus_sha256: Which passages; written down with the rest.
+
+    Raises:
+        MissingExtraError: bm25s is not installed.
+        DataError: No passage.
+    """
+    vocabulary: dict[str, int] = {}
+    chunks = list(_count(passages, vocabulary, lambda done: None))
+    return _place(chunks, vocabulary, Settings(k1, b, 0, corpus_sha256), lambda _, n, kind: np.zeros(n, kind))
+
+
+def build_on_disk(
+    passages: Iterable[Passage],
+    folder: str | Path,
+    *,
+    k1: float = 0.9,
+    b: float = 0.4,
+    corpus_sha256: str = "",
+    counted: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write the index of a corpus that need not fit into memory; ``BM25Retriever.open`` opens it.
+
+    The files are the same, to the last byte, as those that ``BM25Retriever(passages).save(folder)`` writes. On the way
+    the folder takes as much room again.
+
+    Args:
+        passages: The corpus, in the order of ids.
+        folder: Where to write; made.
+        k1: How fast a word's further occurrences stop counting.
+        b: How much long passages are held back.
+        corpus_sha256: Which passages; written down with the rest.
+        counted: Told how many passages have been read.
+
+    Raises:
+        MissingExtraError: bm25s is not installed.
+        DataError: No passage.
+        OSError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    spill = folder / "counted"
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir(parents=True)
+    try:
+        vocabulary: dict[str, int] = {}
+        paths: list[Path] = []
+        for chunk in _count(passages, vocabulary, counted):
+            paths.append(spill / f"{len(paths)}.npz")
+            np.savez(paths[-1], passages=chunk.passages, words=chunk.words, times=chunk.times, lengths=chunk.lengths)
+
+        def make(name: str, length: int, kind: Any) -> NDArray[Any]:
+            path = folder / f"{name}.npy"
+            if not length:  # nothing can be mapped
+                np.save(path, np.zeros(0, kind))
+                return np.zeros(0, kind)
+            return np.lib.format.open_memmap(path, "w+", dtype=kind, shape=(length,))
+
+        postings = _place(_Spilled(paths), vocabulary, Settings(k1, b, 0, corpus_sha256), make)
+        write_settings(postings.settings, folder)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+class _Spilled:
+    """Chunks on disk, read anew each time."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[_Counted]:
+        for path in self._paths:
+            with np.load(path) as file:
+                yield _Counted(**file)
+
+
+def _count(
+    passages: Iterable[Passage], vocabulary: dict[str, int], counted: Callable[[int], None]
+) -> Iterator[_Counted]:
+    """Words of the passages, chunk by chunk; new words are added to the vocabulary."""
+    base, rest = 0, iter(passages)
+    while chunk := list(islice(rest, CHUNK)):
+        found: list[NDArray[np.int32]] = []
+        for passage in chunk:
+            numbers = [vocabulary.setdefault(word, len(vocabulary)) for word in words(passage.contents)]
+            found.append(np.array(numbers, np.int32))
+        lengths = np.array([len(numbers) for numbers in found])
+        keys = np.repeat(np.arange(len(found), dtype=np.int64), lengths) << 32 | np.concatenate(found)
+        unique, times = np.unique(keys, return_counts=True)
+        rows = (unique >> 32).astype(np.int32) + np.int32(base)
+        yield _Counted(rows, (unique & 0xFFFFFFFF).astype(np.int32), times.astype(np.int32), lengths)
+        base += len(chunk)
+        counted(base)
+
+
+def _place(chunks: Iterable[_Counted], vocabulary: dict[str, int], settings: Settings, make: Make) -> Postings:
+    """Score each passage for each of its words, and put the scores where the word's begin."""
+    ordered = sorted(vocabulary)
+    new_number = np.empty(len(ordered), np.int32)
+    new_number[[vocabulary[word] for word in ordered]] = np.arange(len(ordered), dtype=np.int32)
+    passages_with, lengths = np.zeros(len(ordered), np.int64), 0
+    passages = 0
+    for chunk in chunks:
+        passages_with += np.bincount(new_number[chunk.words], minlength=len(ordered))
+        passages, lengths = passages + len(chunk.lengths), lengths + int(chunk.lengths.sum())
+    if not passages:
+        raise DataError("the corpus is empty; it needs at least one passage")
+    settings = Settings(settings.k1, settings.b, passages, settings.corpus_sha256)
+
+    encoded = [word.encode() for word in ordered]
+    word_starts = _store(make, "word_starts", np.cumsum([0, *map(len, encoded)]), np.int64)
+    letters = _store(make, "words", np.frombuffer(b"".join(encoded), np.uint8), np.uint8)
+    starts = _store(make, "starts", np.concatenate([[0], np.cumsum(passages_with)]), np.int64)
+    total = int(starts[-1])
+    scores, rows = make("scores", total, np.float32), make("rows", total, np.int32)
+    peaks = make("peaks", len(ordered), np.float32)
+
+    score = _scorer(settings, passages_with, lengths / passages)
+    free, base = np.array(starts[:-1]), 0
+    for chunk in chunks:
+        numbers = new_number[chunk.words]
+        order = np.argsort(numbers, kind="stable")
+        numbers = numbers[order]
+        here, firsts, counts = np.unique(numbers, return_index=True, return_counts=True)
+        places = np.repeat(free[here] - firsts, counts) + np.arange(len(numbers))
+        free[here] += counts
+        own = chunk.passages[order]
+        values = score(chunk.times[order], chunk.lengths[own - base], numbers)
+        scores[places], rows[places] = values, own
+        if len(values):
+            peaks[here] = np.maximum(peaks[here], np.maximum.reduceat(values, firsts))
+        base += len(chunk.lengths)
+    return Postings(settings, scores, rows, starts, peaks, letters, word_starts)
+
+
+def _store(make: Make, name: str, values: NDArray[Any], kind: Any) -> NDArray[Any]:
+    array = make(name, len(values), kind)
+    array[:] = values
+    return array
+
+
+def _scorer(
+    settings: Settings, passages_with: NDArray[np.int64], mean_length: float
+) -> Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[np.float32]]:
+    """Scores of occurrences, by bm25s's own formulas."""
+    formulas = require("bm25s.scoring", "search")
+    weight, saturate = formulas._select_idf_scorer("lucene"), formulas._select_tfc_scorer("lucene")
+    rarity = np.array([weight(count, settings.passages) for count in passages_with.tolist()], np.float32)
+
+    def score(times: NDArray[Any], lengths: NDArray[Any], numbers: NDArray[Any]) -> NDArray[np.float32]:
+        saturated: NDArray[np.float64] = saturate(times, lengths, mean_length, settings.k1, settings.b)
+        return (rarity[numbers] * saturated).astype(np.float32)
+
+    return score

@@ -22,7 +22,8 @@ MAX_QUERY_CHARS = 4_000
 class BM25Retriever:
     """BM25 (Lucene's variant) over the words of title and text.
 
-    Built in memory, or built into a folder (``build``, ``save``) and mapped from it (``open``): the scores are the same.
+    Built in memory, or built into a folder (``build``, ``save``) and mapped from there (``open``): the scores are the
+    same.
     Passages that share no word with the query are not found.
 
     Args:

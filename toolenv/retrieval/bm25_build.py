@@ -202,6 +202,7 @@ def _scorer(
 
     def score(times: NDArray[Any], lengths: NDArray[Any], numbers: NDArray[Any]) -> NDArray[np.float32]:
         saturated: NDArray[np.float64] = saturate(times, lengths, mean_length, settings.k1, settings.b)
-        return (rarity[numbers] * saturated).astype(np.float32)
+        values: NDArray[np.float32] = (rarity[numbers] * saturated).astype(np.float32)
+        return values
 
     return score

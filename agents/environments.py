@@ -57,7 +57,8 @@ def has_bundled_tasks(env_id: str, settings: Mapping[str, Any]) -> bool:
         (True, False)
     """
     spec = gym.registry.get(_bare(env_id))
-    return settings.get("tasks") is None and spec is not None and str(spec.entry_point).startswith("toolenv.envs.")
+    named = settings.get("tasks") is not None or settings.get("dataset") is not None
+    return not named and spec is not None and str(spec.entry_point).startswith("toolenv.envs.")
 
 
 def check_held_out(envs: ToolVectorEnv, eval_envs: ToolVectorEnv) -> None:

@@ -92,10 +92,10 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
             raise ConfigError(_unknown_argument(type(self), next(iter(unknown))))
         if render_mode not in (None, "ansi"):
             raise ConfigError(f"render_mode must be 'ansi' or None, not {render_mode!r}")
-        if max_turns is not None and not _is_count(max_turns):
+        if max_turns is not None and not is_count(max_turns):
             raise ConfigError(f"max_turns must be a whole number of at least 1 or None, not {max_turns!r}")
         for name, value in (("max_action_chars", max_action_chars), ("max_calls_per_turn", max_calls_per_turn)):
-            if not _is_count(value):
+            if not is_count(value):
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
         self.tools = tools_by_name(tools)
@@ -384,7 +384,8 @@ def _example(schema: Mapping[str, Any]) -> Any:
     return _EXAMPLES.get(kind if isinstance(kind, str) else kind[0], "1 + 1")
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 

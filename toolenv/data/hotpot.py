@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class Hotpot:
 def load_hotpot(path: str | Path) -> Hotpot:
     """Read a file of HotpotQA (both settings), 2WikiMultihopQA or MuSiQue: JSON, JSONL, or one of these with ``.gz``.
 
-    A paragraph that several questions have is one passage. Its id is its title; where paragraphs with the same title
-    differ, the later ones are numbered.
+    Questions that MuSiQue marks as not answerable are left out. A paragraph that several questions have is one passage.
+    Its id is its title; where paragraphs with the same title differ, the later ones are numbered.
 
     Raises:
         DataError: The file cannot be read, or a record is not such a question; names file, line and reason.
@@ -44,16 +44,18 @@ def load_hotpot(path: str | Path) -> Hotpot:
         for where, number, record in read_records(path):
             found = paragraphs.of(record, where)
             passages.extend(passage for passage, is_new, _ in found if is_new)
-            yield where, _task(record, found, f"{Path(path).name.split('.')[0]}-{number}", where)
+            if record.get("answerable") is not False:
+                yield where, hotpot_task(record, found, f"{Path(path).name.split('.')[0]}-{number}", where)
 
     return Hotpot(task_set(path, tasks()), tuple(passages))
 
 
 def has_paragraphs(record: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a question with its paragraphs."""
+    """Whether a JSON object is a question with its paragraphs, which FlashRAG has in the field ``metadata``."""
     if record.get("text") is not None or record.get("contents") is not None:
         return False
-    return isinstance(record.get("context"), list | dict) or isinstance(record.get("paragraphs"), list)
+    held = _holder(record)
+    return isinstance(held.get("context"), list | dict) or isinstance(held.get("paragraphs"), list)
 
 
 class Paragraphs:
@@ -78,9 +80,10 @@ class Paragraphs:
         Raises:
             DataError: The record has none, or one that is no paragraph.
         """
-        supporting = _supporting_titles(record)
+        held = _holder(record)
+        supporting = _supporting_titles(held)
         found = []
-        for number, (title, text, supports) in enumerate(_paragraphs(record, where), start=1):
+        for number, (title, text, supports) in enumerate(_paragraphs(held, where), start=1):
             here = f"{where}, paragraph {number}"
             title, text = as_text(title, f"{here}: its title"), " ".join(as_text(text, f"{here}: its text").split())
             passage, is_new = self._named(title, text)
@@ -94,6 +97,14 @@ class Paragraphs:
             self._titles[title] = self._ids[key] = self._titles.get(title, 0) + 1
         number = self._ids[key]
         return Passage(title if number == 1 else f"{title} ({number})", title, text), is_new
+
+
+def _holder(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What holds the paragraphs: the record, or its metadata."""
+    metadata = record.get("metadata")
+    if isinstance(metadata, dict) and "context" not in record and "paragraphs" not in record:
+        return metadata
+    return record
 
 
 def _paragraphs(record: Mapping[str, Any], where: str) -> Iterator[tuple[Any, Any, bool | None]]:
@@ -127,15 +138,44 @@ def _supporting_titles(record: Mapping[str, Any]) -> set[str]:
     return {str(fact[0] if isinstance(fact, list) and fact else fact) for fact in titles}
 
 
-def _task(record: Mapping[str, Any], found: list[tuple[Passage, bool, bool]], default_id: str, where: str) -> Task:
-    answers = [text_of(record, ANSWERS[1:], where)]
+def hotpot_task(
+    record: Mapping[str, Any],
+    found: Sequence[tuple[Passage, bool, bool]],
+    default_id: str,
+    where: str,
+    more_answers: Sequence[str] = (),
+) -> Task:
+    """The question of a record, with the paragraphs that its answer rests on as gold passages, one a hop.
+
+    Args:
+        record: The record.
+        found: Its paragraphs.
+        default_id: Id of a question that has none of its own.
+        where: Where it stands, for errors.
+        more_answers: Further names of the answer.
+
+    Raises:
+        DataError: The record has no question or no answer.
+    """
+    given = record.get("golden_answers")
+    answers = [as_text(a, f"{where}: field 'golden_answers'") for a in given] if isinstance(given, list) else []
+    answers = answers or [text_of(record, ANSWERS[1:], where)]
     aliases = record.get("answer_aliases") or []
     if isinstance(aliases, list):
-        answers += [as_text(alias, f"{where}: field 'answer_aliases'") for alias in aliases]
-    gold = dict.fromkeys(passage.id for passage, _, supports in found if supports)
+        kept = (alias for alias in aliases if not isinstance(alias, str) or alias.strip())
+        answers += [as_text(alias, f"{where}: field 'answer_aliases'") for alias in kept]
     return Task(
         id=id_of(record, default_id, where),
         prompt=text_of(record, QUESTION, where).strip(),
-        answers=tuple(dict.fromkeys(answers)),
-        gold_passages=tuple((id,) for id in gold),
+        answers=tuple(dict.fromkeys([*answers, *more_answers])),
+        gold_passages=tuple((id,) for id in _hops(record, found)),
     )
+
+
+def _hops(record: Mapping[str, Any], found: Sequence[tuple[Passage, bool, bool]]) -> list[str]:
+    """Ids of the supporting paragraphs: in the order of the steps where the record has them, as MuSiQue does."""
+    steps = record.get("question_decomposition")
+    order = [step.get("paragraph_support_idx") for step in steps if isinstance(step, dict)] if steps else []
+    places = [place for place in order if isinstance(place, int) and 0 <= place < len(found) and found[place][2]]
+    first = [found[place][0].id for place in places]
+    return list(dict.fromkeys([*first, *(passage.id for passage, _, supports in found if supports)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,29 @@ def read_items(path: str | Path, key: str | None = None) -> Iterator[Any]:
             text.expect(",", f"item {number}: is not followed by ',' or ']'")
         number += 1
         yield text.value(f"item {number}")
+
+
+def array_name(path: str | Path, names: Sequence[str]) -> str | None:
+    """The first of these names under which the object that a file begins with holds an array; ``None`` where none does.
+
+    A file that begins with something else, or breaks, is no such file either: reading it says what is wrong.
+
+    Raises:
+        DataError: The file cannot be opened, or is not text.
+    """
+    text = _Text(path)
+    if not text.take("{"):
+        return None
+    while True:
+        try:
+            name = text.value("a name")
+            text.expect(":", "")
+            if name in names:
+                return str(name) if text.take("[") else None
+            text.value("a value")
+            text.expect(",", "")
+        except DataError:
+            return None
 
 
 def _find(text: _Text, key: str) -> None:

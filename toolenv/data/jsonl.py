@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ def load_tasks(path: str | Path) -> TaskSet:
     """
     path = Path(path)
     stem = path.name.split(".")[0]
-    return task_set(path, ((where, _task(record, f"{stem}-{n}", where)) for where, n, record in read_records(path)))
+    return task_set(path, ((where, task_of(record, f"{stem}-{n}", where)) for where, n, record in read_records(path)))
 
 
-def task_set(path: str | Path, found: Iterable[tuple[str, Task]]) -> TaskSet:
+def task_set(path: str | Path, found: Iterable[tuple[str, Task]], nothing: Callable[[], str] | None = None) -> TaskSet:
     """The tasks of a file, each with the place where it stands.
+
+    Args:
+        path: The file.
+        found: The tasks.
+        nothing: Says why there is none, where there is none.
 
     Raises:
         DataError: Two tasks with one id; names both places. Or no task at all.
@@ -50,6 +55,8 @@ def task_set(path: str | Path, found: Iterable[tuple[str, Task]]) -> TaskSet:
             raise DataError(f"{where}: the id {task.id!r} stands already at {seen[task.id]}; ids must be unique")
         seen[task.id] = where
         tasks.append(task)
+    if not tasks and nothing is not None:
+        raise DataError(f"{path}: holds no question: {nothing()}")
     return TaskSet(tasks, name=str(path))
 
 
@@ -69,7 +76,7 @@ def read_records(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]
         where = f"{path}, line {number}"
         if line.strip():
             try:
-                record = _object(_parse(line, where), where)
+                record = as_object(_parse(line, where), where)
             except DataError:
                 _check_layout(path, number)
                 raise
@@ -141,7 +148,12 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
-def _task(record: Mapping[str, Any], default_id: str, where: str) -> Task:
+def task_of(record: Mapping[str, Any], default_id: str, where: str) -> Task:
+    """The task of a record; see ``load_tasks``.
+
+    Raises:
+        DataError: The record is not a task.
+    """
     fields = {name: record[name] for name in TASK_FIELDS if record.get(name) is not None}
     fields["id"] = id_of(record, default_id, where)
     fields["prompt"] = text_of(record, QUESTION, where)
@@ -168,7 +180,7 @@ def _gold_passages(value: Any, where: str) -> list[list[str]]:
 def _array_items(path: str | Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     for number, item in enumerate(read_items(path), start=1):
         where = f"{path}, item {number}"
-        yield where, number, _object(item, where)
+        yield where, number, as_object(item, where)
 
 
 def _check_layout(path: str | Path, number: int) -> None:
@@ -200,7 +212,12 @@ def _parse(text: str, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON ({error}): {short(text.strip())}") from error
 
 
-def _object(value: Any, where: str) -> Mapping[str, Any]:
+def as_object(value: Any, where: str) -> Mapping[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DataError: Something else.
+    """
     if not isinstance(value, dict):
         raise DataError(f"{where}: must be a JSON object; got {short(value)}")
     return value

@@ -21,10 +21,12 @@ class Squad:
     Attributes:
         tasks: The questions that have an answer, each with the id of the paragraph it was asked about.
         passages: All paragraphs, in order.
+        unanswerable: How many questions were left out because they have no answer.
     """
 
     tasks: TaskSet
     passages: tuple[Passage, ...]
+    unanswerable: int = 0
 
 
 def load_squad(path: str | Path) -> Squad:
@@ -37,14 +39,18 @@ def load_squad(path: str | Path) -> Squad:
         DataError: The file cannot be read or is in another format; the message names the place and the reason.
     """
     path = Path(path)
-    passages, tasks = [], []
+    passages: list[Passage] = []
+    tasks: list[Task] = []
+    unanswerable = 0
     for passage, questions, where in _paragraphs(path):
         passages.append(passage)
         for number, question in enumerate(questions, start=1):
             task = _task(question, passage, f"{where}, question {number}")
-            if task is not None:
+            if task is None:
+                unanswerable += 1
+            else:
                 tasks.append(task)
-    return Squad(TaskSet(tasks, name=str(path)), tuple(passages))
+    return Squad(TaskSet(tasks, name=str(path)), tuple(passages), unanswerable)
 
 
 def read_paragraphs(path: str | Path) -> Iterator[Passage]:

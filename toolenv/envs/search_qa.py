@@ -2,136 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from toolenv.data.jsonl import load_tasks
 from toolenv.env import ToolEnv
+from toolenv.envs.open_tool import OpenTool
+from toolenv.envs.search_source import Settings, search_tool
+from toolenv.envs.search_tool import MAX_OBSERVATION_CHARS, TOP_K, SearchTool
 from toolenv.episode import Task, TaskSet
-from toolenv.errors import ConfigError, ToolError
+from toolenv.errors import ConfigError
 from toolenv.formats import Format
-from toolenv.retrieval import corpus_retriever, default_retriever, make_retriever
-from toolenv.retrieval.base import Passage, Retriever, check_k, clean_text
-from toolenv.tools import ToolOutput
+from toolenv.messages import ToolCall
+from toolenv.retrieval.base import Passage, Retriever
+from toolenv.tools import Tool
 from toolenv.vector import vector_entry_point
 
 if TYPE_CHECKING:
     from toolenv.data.world.world import Split
 
-MAX_QUERY_CHARS = 2_000
-TOP_K = 3
-MAX_OBSERVATION_CHARS = 2_000
-
-
-SCHEMA: Mapping[str, Any] = {
-    "name": "search",
-    "description": "Search an encyclopaedia and read the passages that fit best.",
-    "parameters": {
-        "type": "object",
-        "properties": {
-            "query": {"type": "string", "description": "What to look for, in a few words or as a question."},
-        },
-        "required": ["query"],
-    },
-}
-
-
-class SearchTool:
-    """The tool ``search``: one search of the retriever for all calls of a step.
-
-    A result has one line a passage, ``Doc 1(Title: "Lyon") Lyon is ...``, as Search-R1 writes them. Its data holds the
-    ids of the passages that the model was shown at least in part: ``{"passages": [...]}``.
-
-    Args:
-        retriever: Where to search.
-        top_k: Passages a query.
-        max_observation_chars: A longer result is cut; its head is kept.
-
-    Raises:
-        ConfigError: A limit below 1.
-
-    Source:
-        PeterGriffinJin/Search-R1, ``search_r1/llm_agent/generation.py``.
-
-    Example:
-        >>> corpus = [Passage("a", "Lyon", "A city on the Rhone."), Passage("b", "Paris", "A city on the Seine.")]
-        >>> SearchTool(make_retriever("bm25", corpus), top_k=1)(query="the Rhone").content
-        'Doc 1(Title: "Lyon") A city on the Rhone.'
-    """
-
-    name = "search"
-    schema = SCHEMA
-
-    def __init__(
-        self, retriever: Retriever, top_k: int = TOP_K, max_observation_chars: int = MAX_OBSERVATION_CHARS
-    ) -> None:
-        check_k(top_k)
-        if max_observation_chars < 1:
-            raise ConfigError(f"max_observation_chars must be at least 1, not {max_observation_chars!r}")
-        self.retriever = retriever
-        self.top_k = top_k
-        self.max_observation_chars = max_observation_chars
-
-    def __call__(self, **arguments: Any) -> ToolOutput:
-        """Search for the argument ``query``.
-
-        Raises:
-            ToolError: The query is blank.
-            RetrieverError: The retriever could not answer.
-        """
-        output = self.batch([arguments])[0]
-        if isinstance(output, ToolError):
-            raise output
-        return output
-
-    def batch(self, arguments: Sequence[Mapping[str, Any]]) -> list[ToolOutput | ToolError]:
-        """Search for all queries at once; a blank one gets a ``ToolError`` in its place.
-
-        Raises:
-            RetrieverError: The retriever could not answer.
-        """
-        queries = [clean_text(a["query"], MAX_QUERY_CHARS).strip() for a in arguments]
-        asked = [query for query in queries if query]
-        found = iter(self.retriever.search(asked, self.top_k) if asked else ())
-        return [self._render(next(found)) if query else ToolError(_BLANK) for query in queries]
-
-    def _render(self, passages: Sequence[Passage]) -> ToolOutput:
-        if not passages:
-            return ToolOutput("No passage was found; try other words.", {"passages": []})
-        text, shown = "", []
-        for number, passage in enumerate(passages, start=1):
-            if len(text) < self.max_observation_chars:
-                shown.append(passage.id)
-                text += f'Doc {number}(Title: "{passage.title}") {passage.text}\n'
-        return ToolOutput(text[: self.max_observation_chars].rstrip(), {"passages": shown})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SearchTool:
-        # Reading env.spec deep-copies constructor arguments, and copies would no longer share a search.
-        return self
-
-    def __repr__(self) -> str:
-        return f"SearchTool({self.retriever!r}, top_k={self.top_k})"
-
-
-_BLANK = "the query is blank; say in a few words what to look for"
+__all__ = ["OpenTool", "SearchQAEnv", "SearchTool", "make_vec"]
 
 
 class SearchQAEnv(ToolEnv):
     """Answer a question with the help of a search.
 
+    What is asked comes from ``dataset``; what is searched from one of ``corpus``, ``index`` and ``retriever``. With
+    none of them both are the bundled encyclopaedia's.
+
+    Where a file of questions marks the paragraphs that hold the answers, and the corpus has the same paragraphs, the
+    tasks get them as gold passages; over another corpus they have none, so that rewards for gold passages have no
+    opinion.
+
     Args:
-        tasks: What may be asked: tasks, a path to a question file (see ``load_tasks``), or ``None`` for questions on
-            the bundled encyclopaedia.
+        tasks: The same as ``dataset``, under the name that all environments share.
         split: Split of the bundled questions: ``"train"``, ``"validation"`` or ``"test"``.
         hops: How many passages a bundled question may need: one or several of 1, 2 and 3.
         corpus: What is searched: passages, a path (see ``read_corpus``), the name of a corpus that was fetched, such as
-            ``"wikipedia-2006"``, or ``None`` for the bundled encyclopaedia.
-        retriever: ``"faiss"``, ``"bm25"``, ``"hybrid"``, or a ``Retriever``; or a ``SearchTool``, which several
-            environments may share, so that their queries go in one search.
+            ``"wikipedia-2006"``, or ``None`` for the bundled encyclopaedia. With ``index``: what it must be of.
+        retriever: ``"faiss"`` (also where none is given), ``"bm25"`` or ``"hybrid"``; the URL of a server that speaks
+            Search-R1's protocol; a ``Retriever``; or a ``SearchTool``, which several environments may share, so that
+            their queries go in one search.
+        dataset: What may be asked: tasks; a file of questions (see ``load_questions``: NQ, TriviaQA, PopQA, HotpotQA,
+            2WikiMultihopQA, MuSiQue, Bamboogle, SQuAD, Search-R1's, or your own JSONL); or ``None`` for questions on
+            the bundled encyclopaedia.
+        index: An index that was built: its folder or its name (see ``open_index``). It says itself how it is searched.
         top_k: Passages a query.
-        max_observation_chars: A longer result is cut; its head is kept.
+        max_queries: Most queries that one call of ``search`` may make; above 1 the model may give a list.
+        max_observation_chars: A longer result of a query is cut; its head is kept.
+        max_observation_tokens: The same limit in tokens of the policy, in place of the one in characters.
+        tokenizer: The policy's tokenizer, for ``max_observation_tokens``: an object, a folder or a name.
+        open_tool: Whether the model may also read articles on, with ``open(title, start)``.
         format: How the model speaks.
         **kwargs: As for ``ToolEnv``.
 
@@ -163,26 +85,65 @@ class SearchQAEnv(ToolEnv):
         split: Split = "train",
         hops: int | Sequence[int] = (1, 2, 3),
         corpus: Iterable[Passage] | str | Path | None = None,
-        retriever: str | Retriever | SearchTool = "faiss",
+        retriever: str | Retriever | SearchTool | None = None,
         *,
+        dataset: Sequence[Task] | str | Path | None = None,
+        index: str | Path | None = None,
         top_k: int = TOP_K,
+        max_queries: int = 1,
         max_observation_chars: int = MAX_OBSERVATION_CHARS,
+        max_observation_tokens: int | None = None,
+        tokenizer: Any = None,
+        open_tool: bool = False,
         format: str | Format = "hermes",
         **kwargs: Any,
     ) -> None:
-        tool = _search_tool(retriever, corpus, top_k, max_observation_chars)
+        if tasks is not None and dataset is not None:
+            raise ConfigError("tasks and dataset are two names for one thing; give one of them")
+        asked = dataset if dataset is not None else tasks
+        settings = Settings(top_k, max_observation_chars, max_queries, max_observation_tokens, tokenizer)
+        search = search_tool(retriever, corpus, index, settings)
+        tools: list[Tool] = [search, *([OpenTool(search.retriever, search.limit)] if open_tool else [])]
         super().__init__(
-            _load(tasks, split, (hops,) if isinstance(hops, int) else hops), [tool], format=format, **kwargs
+            _load(asked, split, (hops,) if isinstance(hops, int) else hops, search.retriever),
+            tools,
+            format=format,
+            **kwargs,
         )
+        self._check_options_can_be_used(search)
+
+    def example_actions(self) -> tuple[str, ...]:
+        """As for every environment, and a search for several queries where that is allowed."""
+        several = [self.format.write_call(_SEVERAL)] if getattr(self.tools["search"], "max_queries", 1) > 1 else []
+        return (*super().example_actions(), *several)
+
+    def _check_options_can_be_used(self, search: SearchTool) -> None:
+        """Refuse options that the format gives the model no way to use."""
+        wanted = {"max_queries above 1": _SEVERAL} if search.max_queries > 1 else {}
+        wanted |= {"open_tool": _OPEN} if "open" in self.tools else {}
+        for option, call in wanted.items():
+            if self.format.parse(self.format.write_call(call)).calls != (call,):
+                raise ConfigError(
+                    f"format {self.format.name!r} has no way to use {option}; choose 'hermes' or 'toolrl'"
+                )
 
 
 make_vec = vector_entry_point(SearchQAEnv)
 
+_SEVERAL = ToolCall("search", {"queries": ["Lyon", "the Rhone"]})
+_OPEN = ToolCall("open", {"title": "Lyon", "start": 2})
 
-def _load(tasks: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int]) -> Sequence[Task]:
-    if tasks is None:
+
+def _load(
+    asked: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int], retriever: Retriever
+) -> Sequence[Task]:
+    if asked is None:
         return _bundled_tasks(split, tuple(sorted(set(hops))))
-    return load_tasks(tasks) if isinstance(tasks, str | Path) else tasks
+    if not isinstance(asked, str | Path):
+        return asked
+    from toolenv.data.qa import load_questions, tasks_over
+
+    return tasks_over(load_questions(asked), retriever)
 
 
 @lru_cache(maxsize=8)
@@ -190,28 +151,3 @@ def _bundled_tasks(split: Split, hops: tuple[int, ...]) -> TaskSet:
     from toolenv.data.world import questions
 
     return questions(split, hops=hops)
-
-
-def _search_tool(
-    retriever: str | Retriever | SearchTool,
-    corpus: Iterable[Passage] | str | Path | None,
-    top_k: int,
-    max_observation_chars: int,
-) -> SearchTool:
-    if not isinstance(retriever, str):
-        if corpus is not None:
-            raise ConfigError(f"give a corpus or a retriever that has one, not both; got the retriever {retriever!r}")
-        if isinstance(retriever, SearchTool):
-            return retriever
-        return SearchTool(retriever, top_k, max_observation_chars)
-    if corpus is None:
-        return _bundled_tool(retriever, top_k, max_observation_chars)
-    if isinstance(corpus, str | Path):
-        return SearchTool(corpus_retriever(retriever, corpus), top_k, max_observation_chars)
-    return SearchTool(make_retriever(retriever, tuple(corpus)), top_k, max_observation_chars)
-
-
-@lru_cache(maxsize=32)
-def _bundled_tool(retriever: str, top_k: int, max_observation_chars: int) -> SearchTool:
-    """The tool over the bundled encyclopaedia: one for the whole process, so that any environments share a search."""
-    return SearchTool(default_retriever(retriever), top_k, max_observation_chars)

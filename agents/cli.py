@@ -341,7 +341,7 @@ def _make_envs(options: argparse.Namespace) -> Any:
 
     settings: dict[str, Any] = {"tasks": options.tasks} if options.tasks else {"split": options.split}
     settings |= options.env_kwargs
-    if options.env_id == "ToolSearchQA-v0" and options.tasks and "corpus" not in settings:
+    if options.env_id == "ToolSearchQA-v0" and options.tasks and not settings.keys() & {"corpus", "index"}:
         _say(
             'your questions are asked of the bundled encyclopaedia; for another, --env-kwargs \'{"corpus": "FILE"}\'', 0
         )

@@ -42,7 +42,8 @@ def document_of(passage: Passage) -> dict[str, str]:
         >>> document_of(Passage("p1", "Lyon", "A city."))
         {'id': 'p1', 'contents': '"Lyon"\nA city.'}
     """
-    return {"id": passage.id, "contents": f'"{" ".join(passage.title.splitlines())}"\n{passage.text}'}
+    title = passage.title.replace("\n", " ")
+    return {"id": passage.id, "contents": f'"{title}"\n{passage.text}'}
 
 
 def passage_of(document: Mapping[str, Any]) -> Passage:

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from toolenv.errors import ConfigError
 from toolenv.retrieval.base import Passage, Retriever
+
+if TYPE_CHECKING:
+    from toolenv.retrieval.index import add_to_index, build_index, open_index
+
+__all__ = [
+    "RETRIEVERS",
+    "Passage",
+    "Retriever",
+    "add_to_index",
+    "build_index",
+    "corpus_retriever",
+    "default_retriever",
+    "make_retriever",
+    "open_index",
+]
 
 RETRIEVERS = ("bm25", "faiss", "hybrid")
 
@@ -51,18 +67,24 @@ def make_retriever(spec: str | Retriever, passages: Sequence[Passage]) -> Retrie
 def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
     """The retriever of this name over a corpus: one for the whole process, until the file changes.
 
+    Its index is opened where it was built before, by ``toolenv index build`` or by an earlier call, and built where it
+    was not, which is said on stderr.
+
     Args:
-        spec: As for ``make_retriever``.
-        corpus: A file, or the name of a corpus that was fetched (see ``read_corpus``).
+        spec: ``"faiss"``, ``"bm25"`` or ``"hybrid"``; for the first two a hybrid index serves as well.
+        corpus: A file, or the name of a corpus that ``toolenv fetch`` knows (see ``read_corpus``).
 
     Raises:
         ConfigError: Another name.
-        DataError: The corpus cannot be read, or was not fetched.
+        DataError: The corpus cannot be read.
         MissingExtraError: What the retriever needs is not installed.
+        RetrieverError: The index cannot be built.
     """
-    from toolenv.retrieval.corpus import corpus_path
+    from toolenv.retrieval.corpus import CORPORA
 
-    path = corpus_path(corpus).absolute()
+    if isinstance(corpus, str) and corpus in CORPORA:
+        return _retriever_over(spec, corpus, None)
+    path = Path(corpus).absolute()
     try:
         status = path.stat()
     except OSError:
@@ -71,10 +93,13 @@ def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
 
 
 @lru_cache(maxsize=4)
-def _retriever_over(spec: str, path: Path, version: tuple[int, int] | None) -> Retriever:
-    from toolenv.retrieval.corpus import read_corpus
+def _retriever_over(spec: str, corpus: str | Path, version: tuple[int, int] | None) -> Retriever:
+    from toolenv.retrieval.index import build_index, open_index
+    from toolenv.retrieval.index.build import built_index
 
-    return make_retriever(spec, tuple(read_corpus(path)))
+    if spec != "hybrid" and (both := built_index(corpus, "hybrid")):  # has what this one needs
+        return open_index(both, retriever=spec)
+    return open_index(build_index(corpus, retriever=spec))
 
 
 @lru_cache(maxsize=len(RETRIEVERS))
@@ -83,3 +108,12 @@ def default_retriever(spec: str = "faiss") -> Retriever:
     from toolenv.data.world import load_world
 
     return make_retriever(spec, load_world().passages)
+
+
+def __getattr__(name: str) -> Any:
+    """What builds and opens indexes is imported when it is asked for, with all that it needs."""
+    if name in ("add_to_index", "build_index", "open_index"):
+        from toolenv.retrieval import index
+
+        return getattr(index, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -118,8 +118,19 @@ def best(passages: Sequence[Passage], rows: NDArray[np.int64], scores: NDArray[n
         >>> [p.id for p in best(corpus, np.array([2, 1, 0]), np.array([0.5, 0.9, 0.5]), 2)]
         ['b', 'a']
     """
+    return [hit.passage for hit in ranked(passages, rows, scores, k)]
+
+
+def ranked(passages: Sequence[Passage], rows: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> list[Hit]:
+    """As ``best``, with the scores.
+
+    Example:
+        >>> corpus = [Passage("a", "", "x"), Passage("b", "", "y")]
+        >>> [(hit.passage.id, hit.score) for hit in ranked(corpus, np.array([0, 1]), np.array([0.5, 0.9]), 2)]
+        [('b', 0.9), ('a', 0.5)]
+    """
     order = np.lexsort((rows, -np.round(scores, DECIMALS)))[:k]
-    return [passages[row] for row in rows[order]]
+    return [Hit(passages[row], score) for row, score in zip(rows[order].tolist(), scores[order].tolist(), strict=True)]
 
 
 def clean_text(text: str, limit: int) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolenv.errors import RetrieverError
-from toolenv.retrieval.base import DECIMALS, Hit, Passage, check_k, in_order
+from toolenv.retrieval.base import Hit, Passage, check_k, in_order, ranked
 from toolenv.retrieval.bm25_build import build_in_memory, build_on_disk, words
-from toolenv.retrieval.postings import Postings, Terms, open_postings
+from toolenv.retrieval.postings import Terms, open_postings
 
 __all__ = ["BM25Retriever", "words"]
 
@@ -48,10 +48,12 @@ class BM25Retriever:
     """
 
     scores = "bm25"
+    identity: str = ""
 
     def __init__(self, passages: Iterable[Passage], k1: float = 0.9, b: float = 0.4) -> None:
         self.passages: Sequence[Passage] = in_order(passages)
         self._postings = build_in_memory(self.passages, k1, b)
+        self._folder: Path | None = None
 
     @classmethod
     def open(cls, folder: str | Path, passages: Sequence[Passage]) -> BM25Retriever:
@@ -77,7 +79,9 @@ class BM25Retriever:
                 f"the BM25 index in {folder} was built over other passages, with the sha256 {built.corpus_sha256[:12]} "
                 f"where the corpus has {actual[:12]}; open it with its own corpus, or build it again"
             )
-        return cls._over(passages, postings)
+        retriever = cls.__new__(cls)
+        retriever.passages, retriever._postings, retriever._folder = passages, postings, Path(folder).absolute()
+        return retriever
 
     @staticmethod
     def build(
@@ -119,36 +123,35 @@ class BM25Retriever:
     def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """Find passages with their scores; see ``ScoredRetriever``."""
         check_k(k)
-        found = [self._best(self._terms(query), k) for query in queries]
-        return [
-            [Hit(self.passages[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
-            for rows, scores in found
-        ]
+        hits = []
+        for terms in map(self._terms, queries):
+            rows = self._postings.top(terms, k)
+            hits.append(ranked(self.passages, rows, self._postings.score(terms, rows), k))
+        return hits
 
     def propose(self, queries: Sequence[str], k: int) -> list[NDArray[np.int64]]:
-        """Rows of the ``k`` best passages a query; fewer where fewer share a word with it."""
-        return [self._best(self._terms(query), k)[0] for query in queries]
+        """Rows of the ``k`` best passages a query, and of those that tie with the last of them."""
+        return [self._postings.top(self._terms(query), k) for query in queries]
 
     def score(self, queries: Sequence[str], rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
         """BM25 scores of the given rows; 0 where no word is shared."""
         pairs = zip(queries, rows, strict=True)
         return [self._postings.score(self._terms(query), own) for query, own in pairs]
 
-    def _best(self, terms: Terms, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Rows and scores of the ``k`` best passages, best first; ties in the order of rows."""
-        rows = self._postings.top(terms, k)
-        scores = self._postings.score(terms, rows)
-        order = np.lexsort((rows, -np.round(scores, DECIMALS)))[:k]
-        return rows[order], scores[order]
-
     def _terms(self, query: str) -> Terms:
         return self._postings.terms(words(query[:MAX_QUERY_CHARS]))
 
-    @classmethod
-    def _over(cls, passages: Sequence[Passage], postings: Postings) -> BM25Retriever:
-        retriever = cls.__new__(cls)
-        retriever.passages, retriever._postings = passages, postings
-        return retriever
+    def __getstate__(self) -> dict[str, Any]:
+        """An opened index travels as its folder, and is mapped where it arrives."""
+        state = dict(self.__dict__)
+        if self._folder is not None:
+            del state["_postings"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._folder is not None:
+            self._postings = open_postings(self._folder)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BM25Retriever:
         return self

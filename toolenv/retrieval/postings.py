@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from toolenv.errors import RetrieverError
 
 POSTINGS_VERSION = 1
-BLOCK = 1 << 16
-"""Passages whose scores are summed at a time: what a query allocates does not grow with the corpus."""
+BLOCKS = (1 << 12, 1 << 14, 1 << 16, 1 << 18)
+"""Passages whose scores are summed at a time, first to last: what a query allocates does not grow with the corpus, and
+the bar that most words stay below is found in a small part of it."""
 SLACK = 2e-6
 """Scores this close may tie once they are rounded (see ``base.DECIMALS``)."""
 ARRAYS = ("scores", "rows", "starts", "peaks", "words", "word_starts")
@@ -106,7 +107,7 @@ class Postings:
         order = np.argsort(-peaks, kind="stable")
         ordered = [terms[i] for i in order]
         beyond = np.append(np.cumsum(peaks[order][::-1])[::-1], 0.0)  # what the terms from the i-th on can add
-        edges = np.arange(0, self.settings.passages + BLOCK, BLOCK).clip(max=self.settings.passages)
+        edges = _edges(self.settings.passages)
         bounds = [self._bounds(number, edges) for number, _ in ordered]
         found, sums, bar = np.empty(0, np.int64), np.empty(0), 0.0
         for block in range(len(edges) - 1):
@@ -163,6 +164,13 @@ class Postings:
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         write_settings(self.settings, folder)
+
+
+def _edges(passages: int) -> NDArray[np.int64]:
+    """Where the blocks of passages begin, and where the last one ends."""
+    first = np.cumsum([0, *BLOCKS])
+    edges = np.concatenate([first, np.arange(first[-1], passages + BLOCKS[-1], BLOCKS[-1])])
+    return np.unique(edges.clip(max=passages))
 
 
 def write_settings(settings: Settings, folder: Path) -> None:

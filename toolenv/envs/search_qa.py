@@ -47,7 +47,8 @@ class SearchQAEnv(ToolEnv):
         dataset: What may be asked: tasks; a file of questions (see ``load_questions``: NQ, TriviaQA, PopQA, HotpotQA,
             2WikiMultihopQA, MuSiQue, Bamboogle, SQuAD, Search-R1's, or your own JSONL); or ``None`` for questions on
             the bundled encyclopaedia.
-        index: An index that was built: its folder or its name (see ``open_index``). It says itself how it is searched.
+        index: An index that was built: its folder or its name (see ``open_index``). It is searched as it was built; or
+            by its vectors or its words alone, with the ``retriever`` ``"faiss"`` or ``"bm25"``.
         top_k: Passages a query.
         max_queries: Most queries that one call of ``search`` may make; above 1 the model may give a list.
         max_observation_chars: A longer result of a query is cut; its head is kept.

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolenv.envs.search_tool import MAX_OBSERVATION_CHARS, TOP_K, SearchTool
 from toolenv.errors import ConfigError
-from toolenv.retrieval import corpus_retriever, default_retriever, make_retriever
+from toolenv.retrieval import RETRIEVERS, corpus_retriever, default_retriever, make_retriever
 from toolenv.retrieval.base import Passage, Retriever
 
 DEFAULT = "faiss"
@@ -53,11 +53,7 @@ def search_tool(
         ConfigError: Two of them contradict one another, or a setting is wrong.
     """
     if index is not None:
-        if retriever is not None:
-            raise ConfigError(
-                f"an index says itself how it is searched; give index or retriever, not both: {retriever!r}"
-            )
-        return _shared(_open(index, corpus), settings)
+        return _shared(_open(index, corpus, retriever), settings)
     if isinstance(retriever, str | None):
         if retriever is not None and retriever.startswith(("http://", "https://")):
             _refuse_corpus(corpus, retriever)
@@ -75,12 +71,19 @@ def search_tool(
     return settings.tool(retriever)
 
 
-def _open(index: str | Path, corpus: Iterable[Passage] | str | Path | None) -> Retriever:
+def _open(
+    index: str | Path, corpus: Iterable[Passage] | str | Path | None, retriever: str | Retriever | SearchTool | None
+) -> Retriever:
     from toolenv.retrieval.index import open_index
 
     if not isinstance(corpus, str | Path | None):
         raise ConfigError("with an index, corpus is the file or the name that it must be an index of; got passages")
-    return open_index(index, corpus=corpus)
+    if retriever is not None and retriever not in RETRIEVERS:
+        raise ConfigError(
+            f"an index is searched as it was built, or by a part of it, {' or '.join(RETRIEVERS)}; got the retriever "
+            f"{retriever!r}"
+        )
+    return open_index(index, corpus=corpus, retriever=str(retriever) if retriever is not None else None)
 
 
 @lru_cache(maxsize=8)

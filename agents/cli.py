@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents import cli_index
 from toolenv.errors import ConfigError, MissingExtraError, ToolEnvError
 
 TRAINERS = ("grpo", "ppo")
@@ -120,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_corpus(commands)
+    cli_index.add_commands(commands, _Shown)
     _add_sandbox(commands)
 
     commands.add_parser(
@@ -306,6 +308,10 @@ def _corpus(options: argparse.Namespace, _: Sequence[str]) -> None:
     print(made.path)
 
 
+def _index(options: argparse.Namespace, _: Sequence[str]) -> int:
+    return cli_index.run(options)
+
+
 def _sandbox(options: argparse.Namespace, _: Sequence[str]) -> int:
     if options.action == "build":
         from toolenv.sandbox.build import build
@@ -379,6 +385,7 @@ COMMANDS = {
     "corpus": _corpus,
     "fetch": _fetch,
     "eval": _eval,
+    "index": _index,
     "train": _train,
     "rescore": _rescore,
     "sandbox": _sandbox,

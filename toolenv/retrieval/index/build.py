@@ -200,7 +200,7 @@ def _of(corpus: str | Path | Iterable[Passage], say: bool) -> Source:
         file = CorpusFile.of(corpus, path)
         about, text_bytes = _about(path, file.bytes)
         return Source(partial(_read_unchanged, path, file), (file,), file.sha256, about, text_bytes)
-    passages: Sequence[Passage] = corpus if isinstance(corpus, Sequence) else tuple(corpus)
+    passages = tuple(corpus) if not isinstance(corpus, PassageStore) else corpus
     text_bytes = sum(len(passage.contents) for passage in passages)
     return Source(lambda: passages, (), passages_sha256(passages), len(passages), text_bytes)
 

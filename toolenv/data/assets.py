@@ -108,8 +108,8 @@ _PINNED = (
     Asset(
         "squad-wiki", "bigbench", "1.0.0", "1bb398a5512c6d798cdebe0dfa0ac03f67f6033fa6b39c6ef71df978c7cbc5c2",
         "CC-BY-SA-4.0 (SQuAD 1.1), CC-BY-4.0 (SQuADShifts)",
-        "18,501 questions about 3,648 paragraphs of Wikipedia: SQuAD 1.1 dev and SQuADShifts new_wiki, 14 MB of a package "
-        "of 358 MB; a benchmark's data: to evaluate with, never to train on",
+        "18,501 questions about 3,648 paragraphs of Wikipedia: SQuAD 1.1 dev and SQuADShifts new_wiki, 14 MB of a "
+        "package of 358 MB; a benchmark's data: to evaluate with, never to train on",
         prefix="bigbench-1.0.0/bigbench/benchmark_tasks/squad_shifts/",
         suffixes=("/squaddev_v1.1.json", "/new_wiki_v1.0.json"), is_source=True,
     ),

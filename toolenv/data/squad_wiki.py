@@ -1,4 +1,4 @@
-"""The questions and paragraphs of ``toolenv fetch squad-wiki``: real ones, each with the paragraph it was asked about."""
+"""The questions of ``toolenv fetch squad-wiki``: real ones, each with the paragraph that it was asked about."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from toolenv.extras import require
 LINKS = 32  # of a vector in an HNSW graph
 LINK_BYTES = 4 * (2 * LINKS + 4)  # twice the links at the bottom, and what the levels above come to
 ID_BYTES = 8
-MIN_LISTS, MAX_LISTS = 4, 65_536
+MAX_LISTS = 65_536
+LEAST_IN_A_LIST = 39  # FAISS warns below it
 DEPTH = 16
 """Candidates of a lossy index that are scored exactly: with 3 bits a dimension, the best 3 are among the first 16."""
 
@@ -60,14 +61,15 @@ class Kind:
 
 
 def lists_for(passages: int) -> int:
-    """About four times the root of the number of vectors, as a power of two.
+    """About four times the root of the number of vectors, as a power of two, if each then has enough to be learnt from.
 
     Example:
-        >>> lists_for(1_000_000), lists_for(21_000_000), lists_for(1_000)
-        (4096, 16384, 128)
+        >>> lists_for(1_000_000), lists_for(21_000_000), lists_for(1_000), lists_for(10)
+        (4096, 16384, 16, 1)
     """
-    wanted = 2 ** round(math.log2(4 * math.sqrt(max(1, passages))))
-    return min(MAX_LISTS, max(MIN_LISTS, int(wanted), 1))
+    wanted = round(math.log2(4 * math.sqrt(max(1, passages))))
+    enough = int(math.log2(max(1, passages / LEAST_IN_A_LIST)))
+    return int(min(MAX_LISTS, 2 ** min(wanted, enough)))
 
 
 def lists_in(factory: str) -> int:
@@ -115,7 +117,7 @@ KINDS: dict[str, Kind] = {
             "ivf-pq",
             "lists, 2 bits a dimension by product quantisation, fast scan",
             "IVF{lists}_HNSW32,PQ{parts}x4fs",
-            lambda d: (d if d % 2 else d // 2) // 2 + ID_BYTES,
+            lambda d: ((d if d % 2 else d // 2) + 1) // 2 + ID_BYTES,
             settings=_with_lists(2 * DEPTH),
             mapped=False,
         ),

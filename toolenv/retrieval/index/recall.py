@@ -12,12 +12,15 @@ from toolenv.errors import ConfigError
 from toolenv.progress import Progress
 from toolenv.retrieval.base import DECIMALS
 from toolenv.retrieval.index.dense import DenseIndex
+from toolenv.retrieval.index.kinds import lists_in
 from toolenv.retrieval.index.vectors import VectorFile, Vectors, chunks
 from toolenv.seeding import rng
 
 AT_ONCE = 16_384
 SAMPLE = 200
 CUTS = (1, 3, 5)
+TIE = 10.0**-DECIMALS
+MAX_DEPTH, MAX_EF_SEARCH = 256, 4096
 
 
 def measure_recall(
@@ -27,6 +30,7 @@ def measure_recall(
     *,
     queries: NDArray[np.float32] | None = None,
     seed: int = 0,
+    reach: float | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Recall at 1, 3 and 5 against Flat over the same vectors, which are read once from front to back.
@@ -40,6 +44,8 @@ def measure_recall(
         sample: How many queries.
         queries: Vectors of real questions ``(M, D)``, to draw the sample from.
         seed: Of the sample.
+        reach: A recall@3: where the index finds less, its settings are doubled until it finds as much, or looks as far
+            as it can; the index keeps them.
         progress: Whether to say on stderr how far the reading is.
 
     Returns:
@@ -52,30 +58,56 @@ def measure_recall(
     if sample < 1:
         raise ConfigError(f"sample must be at least 1, a number of queries; got {sample}")
     asked = _drawn(index, sample, queries, seed)
-    truth, _ = flat_nearest(vectors, asked, max(CUTS), progress=progress)
-    found = ranked(index, asked, max(CUTS))
-    result: dict[str, Any] = {f"recall@{k}": recall_at(found, truth, k) for k in CUTS}
+    _, truth = flat_nearest(vectors, asked, max(CUTS), progress=progress)
+    while True:
+        found = [scores for _, scores in ranked(index, asked, max(CUTS))]
+        result: dict[str, Any] = {f"recall@{k}": recall_at(found, truth, k) for k in CUTS}
+        if reach is None or result["recall@3"] >= reach or not _look_further(index):
+            break
     kind = "made from passages" if queries is None else "given"
     return result | {"sample": len(asked), "queries": kind, "seed": seed, "settings": dict(index.settings)}
 
 
-def recall_at(found: Sequence[NDArray[np.int64]], truth: NDArray[np.int64], k: int) -> float:
-    """Part of the true ``k`` nearest that are among the ``k`` found, over all queries.
+def _look_further(index: DenseIndex) -> bool:
+    """Double how far a search looks; false where it looks as far as it can."""
+    limits = {"nprobe": lists_in(index.choice.factory), "ef_search": MAX_EF_SEARCH, "depth": MAX_DEPTH}
+    for name, limit in limits.items():
+        value = index.settings.get(name, limit)
+        if value < limit:
+            index.tune({name: min(limit, 2 * value)})
+            return True
+    return False
+
+
+def recall_at(found: Sequence[NDArray[np.floating]], truth: NDArray[np.floating], k: int) -> float:
+    """Part of the true ``k`` nearest that are among the ``k`` found, over all queries, judged by their scores.
+
+    A passage that ties with the ``k``-th nearest counts as found: either of the two is right.
+
+    Args:
+        found: Scores of what was found, best first, an array a query.
+        truth: Scores of the nearest, best first ``(M, K)``, with ``K`` at least ``k`` or all there are.
+        k: How many.
 
     Example:
-        >>> recall_at([np.array([4, 7, 1])], np.array([[4, 1, 9]]), 3)
+        >>> recall_at([np.array([0.9, 0.7, 0.1])], np.array([[0.9, 0.8, 0.7]]), 3)
         0.6666666666666666
     """
-    hits = sum(len(np.intersect1d(near[:k], true[:k])) for near, true in zip(found, truth, strict=True))
-    return hits / sum(min(k, len(true)) for true in truth)
+    k = min(k, truth.shape[1])
+    hits = sum(int((scores[:k] >= true[k - 1] - TIE).sum()) for scores, true in zip(found, truth, strict=True))
+    return hits / (k * len(truth))
 
 
-def ranked(index: DenseIndex, queries: NDArray[np.float32], k: int) -> list[NDArray[np.int64]]:
-    """The ``k`` nearest rows of every query, best first, as a search answers."""
+def ranked(
+    index: DenseIndex, queries: NDArray[np.float32], k: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Rows and scores of the ``k`` nearest of every query, best first, ties in the order of rows."""
     rows = index.nearest(queries, k)
-    return [
-        r[np.lexsort((r, -np.round(s, DECIMALS)))][:k] for r, s in zip(rows, index.scores(queries, rows), strict=True)
-    ]
+    result = []
+    for near, scores in zip(rows, index.scores(queries, rows), strict=True):
+        order = np.lexsort((near, -np.round(scores, DECIMALS)))[:k]
+        result.append((near[order], scores[order]))
+    return result
 
 
 def flat_nearest(
@@ -107,7 +139,7 @@ def _drawn(index: DenseIndex, sample: int, queries: NDArray[np.float32] | None, 
         return np.asarray(queries[rows], np.float32)
     rows = np.sort(draw.choice(len(index), min(sample, len(index)), replace=False))
     own = VectorFile(index.vectors).read(rows).astype(np.float32)
-    other = [near[near != row][:2][-1:] for near, row in zip(ranked(index, own, 3), rows, strict=True)]
+    other = [near[near != row][:2][-1:] for (near, _), row in zip(ranked(index, own, 3), rows, strict=True)]
     neighbours = [index.vectors[near[0]] if len(near) else own[i] for i, near in enumerate(other)]
     moved = own + np.asarray(neighbours, np.float32)
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)

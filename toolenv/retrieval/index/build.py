@@ -110,7 +110,13 @@ def built_index(corpus: str | Path, retriever: str) -> Path | None:
     return place if _is_built(place, corpus_path(corpus), Asked(retriever), encoder) else None
 
 
-def add_to_index(index: str | Path, corpus: str | Path | Iterable[Passage], *, progress: bool = True) -> Path:
+def add_to_index(
+    index: str | Path,
+    corpus: str | Path | Iterable[Passage],
+    *,
+    encoder: str | Encoder | None = None,
+    progress: bool = True,
+) -> Path:
     """Add passages to an index, without encoding again what it holds; their ids must be new to it.
 
     The larger index is made aside and put in place when it is whole: until then, and if the call is killed, the index
@@ -119,13 +125,14 @@ def add_to_index(index: str | Path, corpus: str | Path | Iterable[Passage], *, p
     Args:
         index: As for ``open_index``.
         corpus: As for ``build_index``.
+        encoder: As for ``open_index``.
         progress: As for ``build_index``.
 
     Returns:
         The folder of the index.
 
     Raises:
-        ConfigError: The encoder of the index cannot be made.
+        ConfigError: The encoder is another than the one that made the vectors, or cannot be made.
         DataError: There is no index, the corpus cannot be read, or an id of it is in the index already.
         RetrieverError: As for ``build_index``.
         MissingExtraError: What the index needs is not installed.
@@ -135,7 +142,7 @@ def add_to_index(index: str | Path, corpus: str | Path | Iterable[Passage], *, p
         manifest = read_manifest(folder)
         manifest.check_sizes(folder)
         old = PassageStore(folder)
-        encoder = None if manifest.encoder is None else encoder_of(folder, manifest)
+        made = None if manifest.encoder is None else encoder_of(folder, manifest, encoder)
         new = _of(corpus, progress)
 
         def both() -> Iterator[Passage]:
@@ -146,7 +153,7 @@ def add_to_index(index: str | Path, corpus: str | Path | Iterable[Passage], *, p
             both, (*manifest.corpora, *new.corpora), f"{old.sha256} {new.key}", len(old) + new.about,
             (folder / TEXTS).stat().st_size + new.text_bytes,
         )  # fmt: skip
-        return Job(folder, source, manifest.asked, encoder, progress).run()
+        return Job(folder, source, manifest.asked, made, progress).run()
 
 
 def build_in_cache(passages: Sequence[Passage], folder: Path, encoder: Encoder, kind: str) -> Path:

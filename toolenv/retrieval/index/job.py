@@ -176,11 +176,12 @@ class Job:
 
     def _finish(self, store: PassageStore, choice: Choice | None, recall: dict[str, Any] | None) -> None:
         """Hash the files, write the manifest, and put the folder in its place."""
-        self._remove_rest(choice)
-        names = sorted(str(p.relative_to(self.building)) for p in self.building.rglob("*") if p.is_file())
+        kept = {STEPS, f"{vectors_file(choice)}.json"} if choice else {STEPS}  # for the case of a kill in what follows
+        self._remove_rest(choice, kept)
+        names = sorted(str(path.relative_to(self.building)) for path in self.building.rglob("*") if path.is_file())
         files: dict[str, dict[str, Any]] = {}
         said = self._progress("checking files", len(names))
-        for name in names:
+        for name in (name for name in names if name not in kept):
             path = self.building / name
             _to_disk(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
@@ -202,12 +203,14 @@ class Job:
         )
         manifest.write(self.building)
         put_in_place(self.building, self.folder)
+        for name in kept:
+            (self.folder / name).unlink(missing_ok=True)
         total = sum(facts["bytes"] for facts in files.values())
         self._say(f"built {self.folder}: {len(store):,} passages, {size(total)}")
 
-    def _remove_rest(self, choice: Choice | None) -> None:
-        """Remove what only the steps needed, and what a call with other settings left."""
-        wanted = {*FILES, BM25_FOLDER, FAISS_FILE} | ({vectors_file(choice)} if choice else set())
+    def _remove_rest(self, choice: Choice | None, kept: set[str]) -> None:
+        """Remove what a call with other settings left."""
+        wanted = {*FILES, BM25_FOLDER, FAISS_FILE, *kept} | ({vectors_file(choice)} if choice else set())
         if self.asked.retriever == "faiss":
             wanted.discard(BM25_FOLDER)
         if choice is None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 
 from toolenv.errors import DataError
 from toolenv.retrieval.corpus import CORPORA
@@ -100,8 +101,6 @@ def put_in_place(building: Path, folder: Path) -> None:
     Raises:
         OSError: A folder cannot be moved.
     """
-    from shutil import rmtree
-
     old = folder.with_name(folder.name + _OLD)
     if folder.exists():
         os.rename(folder, old)
@@ -111,12 +110,11 @@ def put_in_place(building: Path, folder: Path) -> None:
 
 def finish_swap(folder: Path) -> None:
     """Finish what a kill within ``put_in_place`` left half done."""
-    from shutil import rmtree
-
     old, building = folder.with_name(folder.name + _OLD), folder.with_name(folder.name + BUILDING)
     if old.exists() and not folder.exists():
         os.rename(building if (building / MANIFEST).exists() else old, folder)
-    rmtree(old, ignore_errors=True)
+    if old.exists():
+        rmtree(old, ignore_errors=True)
 
 
 def _plain(text: str) -> str:

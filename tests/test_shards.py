@@ -1,0 +1,235 @@
+"""Shards give what one index gives; replicas lose no answer when one of them dies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from retrieval_fakes import CORPUS, QUERIES
+from search_servers import DotRetriever, search_server
+
+from toolenv.errors import ConfigError, RetrieverError
+from toolenv.retrieval.base import Hit, Passage, ScoredRetriever
+from toolenv.retrieval.client import RemoteRetriever
+from toolenv.retrieval.shards import ReplicatedRetriever, ShardedRetriever
+
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
+# Twins, whose scores tie, so that a cut goes through ties.
+PASSAGES = [*CORPUS, *(Passage(f"t{i:02d}", "Twin", "the gas in red lamps") for i in range(8))]
+WHOLE = DotRetriever(PASSAGES)
+
+
+# Shards --------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    places=st.lists(st.integers(0, 3), min_size=len(PASSAGES), max_size=len(PASSAGES)),
+    copies=st.sets(st.integers(0, len(PASSAGES) - 1), max_size=4),
+    k=st.integers(1, 20),
+)
+def test_shards_find_what_one_index_finds(places: list[int], copies: set[int], k: int) -> None:
+    """However the passages are split, and with some in two shards."""
+    parts: list[list[Passage]] = [[], [], [], []]
+    for row, place in enumerate(places):
+        parts[place].append(PASSAGES[row])
+        if row in copies:
+            parts[(place + 1) % 4].append(PASSAGES[row])
+    sharded = ShardedRetriever([DotRetriever(part) for part in parts if part])
+    assert sharded.search_scored(QUERIES, k) == WHOLE.search_scored(QUERIES, k)
+    assert sharded.search(QUERIES, k) == WHOLE.search(QUERIES, k)
+
+
+def test_a_sharded_retriever_is_a_retriever() -> None:
+    sharded = ShardedRetriever([DotRetriever(PASSAGES[:4]), [DotRetriever(PASSAGES[4:]), DotRetriever(PASSAGES[4:])]])
+    assert isinstance(sharded, ScoredRetriever)
+    assert (sharded.scores, sharded.search([], 3), copy.deepcopy(sharded) is sharded) == ("inner product", [], True)
+    assert sharded.search(QUERIES, 5) == WHOLE.search(QUERIES, 5)
+    assert pickle.loads(pickle.dumps(sharded)).search(QUERIES, 5) == WHOLE.search(QUERIES, 5)
+    with pytest.raises(ConfigError, match="k must be at least 1"):
+        sharded.search(["x"], 0)
+
+
+def test_shards_whose_scores_do_not_compare_are_refused() -> None:
+    dense = DotRetriever(PASSAGES[:4])
+    with pytest.raises(ConfigError, match="one kind of scores; got 'inner product', 'bm25'"):
+        ShardedRetriever([dense, DotRetriever(PASSAGES[4:], scores="bm25")])
+    with pytest.raises(ConfigError, match="Serve the hybrid whole"):
+        ShardedRetriever([dense, DotRetriever(PASSAGES[4:], scores="")])
+    with pytest.raises(ConfigError, match="at least one"):
+        ShardedRetriever([])
+    with pytest.raises(ConfigError, match="on_dead"):
+        ShardedRetriever([dense], on_dead="ignore")  # type: ignore[arg-type]
+    with pytest.raises(RetrieverError, match=r"no answer from http://127.0.0.1:9/health"):
+        ShardedRetriever([dense, "http://127.0.0.1:9"])
+
+
+def test_a_dead_shard_is_an_error_or_is_reported() -> None:
+    first, second = DotRetriever(PASSAGES[:4]), DotRetriever(PASSAGES[4:])
+    strict, lenient = ShardedRetriever([first, second]), ShardedRetriever([first, second], on_dead="skip")
+    second.failure = "the disk is gone"
+    with pytest.raises(RetrieverError, match=r"1 of 2 shards do not answer: DotRetriever\(14 passages\): the disk"):
+        strict.search(QUERIES, 3)
+    with pytest.warns(RuntimeWarning, match="without 1 of 2 shards.*the disk is gone"):
+        assert lenient.search(QUERIES, 3) == first.search(QUERIES, 3)
+    assert lenient.dead == {"DotRetriever(14 passages)": "the disk is gone"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        lenient.search(QUERIES, 3)
+        second.failure = ""
+        assert lenient.search(QUERIES, 3) == WHOLE.search(QUERIES, 3)
+    assert lenient.dead == {}
+    first.failure = second.failure = "gone"
+    with pytest.raises(RetrieverError, match="2 of 2 shards"):
+        lenient.search(QUERIES, 3)
+
+
+# Replicas ------------------------------------------------------------------------------------------------------------
+
+
+def replicated(*replicas: DotRetriever, again_s: float = 60.0, retries: int = 1) -> ReplicatedRetriever:
+    return ReplicatedRetriever(replicas, again_s=again_s, retries=retries, backoff_s=0.0)
+
+
+def test_load_is_spread() -> None:
+    replicas = [DotRetriever(CORPUS) for _ in range(3)]
+    one = replicated(*replicas)
+    assert isinstance(one, ScoredRetriever)
+    assert [one.search([query], 2) for query in QUERIES[:6]] == [WHOLE_OF_CORPUS.search([q], 2) for q in QUERIES[:6]]
+    assert [len(replica.batches) for replica in replicas] == [2, 2, 2]
+    assert copy.deepcopy(one) is one
+    assert pickle.loads(pickle.dumps(one)).search_scored(QUERIES, 2) == WHOLE_OF_CORPUS.search_scored(QUERIES, 2)
+
+
+WHOLE_OF_CORPUS = DotRetriever(CORPUS)
+
+
+def test_the_least_busy_is_asked() -> None:
+    go, entered = threading.Event(), threading.Event()
+
+    class Held(DotRetriever):
+        def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            entered.set()
+            assert go.wait(30)
+            return super().search_scored(queries, k)
+
+    held, free = Held(CORPUS), DotRetriever(CORPUS)
+    one = replicated(held, free)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(one.search, ["gas"], 1)
+        assert entered.wait(30)
+        for _ in range(4):
+            one.search(["gas"], 1)
+        assert [status.in_flight for status in one.status()] == [1, 0]
+        go.set()
+        waiting.result(30)
+    assert (len(held.batches), len(free.batches)) == (1, 4)
+
+
+def test_a_dead_replica_is_passed_over_reported_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("toolenv.retrieval.replicas.time.monotonic", lambda: now[0])
+    bad, good = DotRetriever(CORPUS), DotRetriever(CORPUS)
+    one = replicated(bad, good)
+    bad.failure = "the disk is gone"
+    with pytest.warns(RuntimeWarning, match="passing over the replica.*for 60 s: the disk is gone") as told:
+        found = [one.search([query], 3)[0] for query in QUERIES]
+    assert found == [WHOLE_OF_CORPUS.search([query], 3)[0] for query in QUERIES]
+    assert len(told) == 1
+    status = one.status()[0]
+    assert (status.alive, status.reason, status.failed) == (False, "the disk is gone", 1)
+    bad.failure = ""
+    assert bad.batches == []
+    now[0] += 61.0
+    for _ in range(4):
+        one.search(["gas"], 1)
+    assert len(bad.batches) == 2
+    assert one.status()[0].alive
+
+
+def test_where_all_are_dead_each_is_named() -> None:
+    first, second = DotRetriever(CORPUS[:4]), DotRetriever(CORPUS[:5])
+    one = replicated(first, second, retries=2)
+    first.failure, second.failure = "no disk", "no power"
+    with pytest.warns(RuntimeWarning), pytest.raises(RetrieverError) as failure:
+        one.search(["x"], 1)
+    assert "none of 2 replicas answers, asked 3 times" in str(failure.value)
+    assert "DotRetriever(4 passages): no disk; DotRetriever(5 passages): no power" in str(failure.value)
+    second.failure = ""  # a dead one is asked where no other is left
+    assert one.search(["gas"], 1) == second.search(["gas"], 1)
+
+
+def test_replicas_of_another_index_are_refused() -> None:
+    with pytest.raises(ConfigError, match="has another index: two, not one"):
+        replicated(DotRetriever(CORPUS, identity="one"), DotRetriever(CORPUS, identity="two"))
+    assert replicated(DotRetriever(CORPUS, identity="one"), DotRetriever(CORPUS)).identity == "one"
+    with pytest.raises(ConfigError, match="at least one"):
+        replicated()
+
+
+def test_a_server_that_comes_back_with_another_index_is_not_asked() -> None:
+    good, other = DotRetriever(CORPUS, identity="one"), DotRetriever(CORPUS, identity="one")
+    one = replicated(good, other, again_s=0.0)
+    other.failure = "restarting"
+    with pytest.warns(RuntimeWarning):
+        one.search(["a"], 1), one.search(["b"], 1)
+    other.failure, other.identity = "", "two"
+    for _ in range(4):
+        one.search(["gas"], 1)
+    assert other.batches == []
+    assert one.status()[1].reason == "has another index: two, not one"
+
+
+# Processes -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_answer_is_lost_when_a_replica_is_killed() -> None:
+    """Small version of ``benchmarks/bench_retrieval_server.py``."""
+    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 3) for i in range(400)]
+    done = threading.Semaphore(0)
+    with search_server() as (first, first_url), search_server() as (_, second_url):
+        one = ReplicatedRetriever([first_url, second_url])
+
+        def ask(query: str, k: int) -> list[Hit]:
+            hits = one.search_scored([query], k)[0]
+            done.release()
+            return hits
+
+        def kill_half_way() -> None:
+            for _ in range(len(asked) // 2):
+                done.acquire()
+            first.send_signal(signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_half_way)
+        killer.start()
+        with warnings.catch_warnings(record=True) as told, ThreadPoolExecutor(16) as threads:
+            warnings.simplefilter("always")
+            found = list(threads.map(lambda pair: ask(*pair), asked))
+        killer.join()
+        assert found == [WHOLE_OF_CORPUS.search_scored([query], k)[0] for query, k in asked]
+        dead, alive = one.status()
+        assert (dead.alive, alive.alive, dead.answered + alive.answered) == (False, True, len(asked))
+        assert dead.answered > 50
+        assert [f"RemoteRetriever('{first_url}')" in str(warning.message) for warning in told] == [True]
+
+
+def test_shards_on_servers() -> None:
+    with (
+        search_server("DotRetriever(CORPUS[::2])") as (_, first),
+        search_server("DotRetriever(CORPUS[1::2])") as (process, second),
+    ):
+        sharded = ShardedRetriever([first, RemoteRetriever(second, retries=0)])
+        assert sharded.search_scored(QUERIES, 4) == WHOLE_OF_CORPUS.search_scored(QUERIES, 4)
+        process.kill()
+        process.wait()
+        with pytest.raises(RetrieverError, match=r"1 of 2 shards do not answer.*no answer from"):
+            sharded.search(QUERIES, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ class Limit(Protocol):
     """Keeps the head of a text."""
 
     def cut(self, text: str) -> str:
-        """The longest head of the text that is within the limit; the text itself where all of it is."""
+        """A head of the text that is within the limit; the text itself where all of it is."""
         ...
 
 
@@ -80,11 +82,13 @@ class TokenLimit:
         return ""
 
     def _cut_by_halves(self, text: str) -> str:
-        fits, too_long = 0, len(text)
-        while too_long - fits > 1:
-            middle = (fits + too_long) // 2
-            fits, too_long = (middle, too_long) if self._fits(text[:middle]) else (fits, middle)
-        return text[:fits]
+        """At the last word that fits; within the first word where that alone is too long."""
+        words = [word.end() for word in re.finditer(r"\S+", text)]
+        for ends in (words, range(1, len(text) + 1)):
+            count = bisect_right(ends, 0, key=lambda end: 0 if self._fits(text[:end]) else 1)
+            if count:
+                return text[: ends[count - 1]]
+        return ""
 
     def _fits(self, text: str) -> bool:
         return len(self._encode(text)["input_ids"]) <= self.max_tokens

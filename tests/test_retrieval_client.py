@@ -25,7 +25,7 @@ from toolenv.retrieval.base import Passage, Retriever, ScoredRetriever
 from toolenv.retrieval.client import RemoteRetriever, ServerInfo
 from toolenv.retrieval.search_r1 import document_of
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
 
 LOCAL = DotRetriever(CORPUS)
 

@@ -25,7 +25,7 @@ from toolenv.retrieval.gathering import Gatherer, QueueFull
 from toolenv.retrieval.search_r1 import Found, document_of, passage_of, result_of
 from toolenv.retrieval.serve import make_app, serve
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
 
 TOKEN = "open sesame"
 LOCAL = DotRetriever(CORPUS)

@@ -21,7 +21,7 @@ from toolenv.retrieval.base import Hit, Passage, ScoredRetriever
 from toolenv.retrieval.client import RemoteRetriever
 from toolenv.retrieval.shards import ReplicatedRetriever, ShardedRetriever
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
 
 # Twins, whose scores tie, so that a cut goes through ties.
 PASSAGES = [*CORPUS, *(Passage(f"t{i:02d}", "Twin", "the gas in red lamps") for i in range(8))]

@@ -163,7 +163,7 @@ def test_the_index_is_built_once_and_mapped(tmp_path: Path) -> None:
     assert second.batches == []
     assert opened.search(QUERIES, 5) == built.search(QUERIES, 5)
     if sys.platform == "linux":
-        assert str(opened.folder / "index.faiss") in Path("/proc/self/maps").read_text()
+        assert str(opened.folder / "vectors.f32") in Path("/proc/self/maps").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([opened.folder.name, f"{opened.folder.name}.lock"])
 
 
@@ -172,9 +172,9 @@ def test_a_damaged_index_is_built_anew(tmp_path: Path, damage: str) -> None:
     want = FaissRetriever(CORPUS, WordEncoder(), tmp_path)
     results = want.search(QUERIES, 3)
     if damage == "cut":
-        data = (want.folder / "index.faiss").read_bytes()
-        (want.folder / "index.faiss").unlink()
-        (want.folder / "index.faiss").write_bytes(data[: len(data) // 2])
+        data = (want.folder / "vectors.f32").read_bytes()
+        (want.folder / "vectors.f32").unlink()
+        (want.folder / "vectors.f32").write_bytes(data[: len(data) // 2])
     elif damage == "manifest":
         manifest = json.loads((want.folder / "manifest.json").read_text())
         (want.folder / "manifest.json").write_text(json.dumps({**manifest, "encoder": "another"}))
@@ -203,10 +203,10 @@ def test_a_build_that_fails_leaves_nothing_to_open(tmp_path: Path) -> None:
 
     with pytest.raises(RetrieverError, match="out of memory"):
         FaissRetriever(CORPUS, Failing(), tmp_path)
-    assert not list(tmp_path.glob("*/index.faiss"))
+    assert not [path for path in tmp_path.glob("*/manifest.json")]
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(RetrieverError, match="cannot use the search index"):
+    with pytest.raises(RetrieverError, match="cannot write the search index"):
         FaissRetriever(CORPUS, WordEncoder(), blocked)
 
 

@@ -163,28 +163,29 @@ def build_in_cache(passages: Sequence[Passage], folder: Path, encoder: Encoder, 
         DataError: No passage, or two with one id.
         RetrieverError: The index cannot be written, or the encoder failed.
     """
-    if not _is_whole(folder):
+    if not _is_whole(folder, encoder):
         with _alone(folder, say=True):
-            if not _is_whole(folder):
-                Job(folder, _of(passages, say=True), Asked("faiss", kind), encoder, progress=True).run()
+            if not _is_whole(folder, encoder):
+                Job(folder, _of(passages, say=True), Asked("faiss", kind), encoder, progress=True, brief=True).run()
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, encoder: Encoder | None) -> bool:
+    """Whether an index of this encoder stands there, with all its files."""
     try:
-        read_manifest(folder).check_sizes(folder)
+        manifest = read_manifest(folder)
+        manifest.check_sizes(folder)
     except DataError:
         return False
-    return True
+    return (manifest.encoder and manifest.encoder.name) == (encoder and encoder.name)
 
 
 def _is_built(folder: Path, path: Path, asked: Asked, encoder: Encoder | None) -> bool:
     """Whether an index of this very file and these settings stands there."""
-    if not _is_whole(folder):
+    if not _is_whole(folder, encoder):
         return False
     found = read_manifest(folder)
-    same_encoder = (found.encoder and found.encoder.name) == (encoder and encoder.name)
-    return found.asked == asked and same_encoder and len(found.corpora) == 1 and found.corpora[0].is_same(path)
+    return found.asked == asked and len(found.corpora) == 1 and found.corpora[0].is_same(path)
 
 
 @contextmanager

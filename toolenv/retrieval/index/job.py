@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,28 @@ class Source:
 
 
 class Job:
-    """One call of ``build_index`` or ``add_to_index`` that has something to do."""
+    """One call of ``build_index`` or ``add_to_index`` that has something to do.
 
-    def __init__(self, folder: Path, source: Source, asked: Asked, encoder: Encoder | None, progress: bool) -> None:
-        self.folder, self.source, self.asked, self.encoder, self.progress = folder, source, asked, encoder, progress
+    Args:
+        folder: Where the index will stand.
+        source: Its passages.
+        asked: What it will be.
+        encoder: Makes its vectors; ``None`` for a BM25 index.
+        progress: Whether to say on stderr what is done.
+        brief: Say nothing but how far the encoder is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        asked: Asked,
+        encoder: Encoder | None,
+        progress: bool,
+        brief: bool = False,
+    ) -> None:
+        self.folder, self.source, self.asked, self.encoder = folder, source, asked, encoder
+        self.encoding_said, self.progress = progress, progress and not brief
         self.building = folder.with_name(folder.name + BUILDING)
         self.old = _standing(folder, source)
         self.steps = _Steps(self.building / STEPS)
@@ -91,7 +109,7 @@ class Job:
                 recall=self.asked.recall,
             )  # fmt: skip
             self._say(f"index {choice.kind} ({choice.factory}): {choice.why}")
-            dense_recall = self._dense(store, self.encoder, choice)
+            choice, dense_recall = self._dense(store, self.encoder, choice)
         if self.asked.retriever != "faiss":
             self._bm25(store)
         check_unchanged(self.source.corpora)
@@ -113,8 +131,8 @@ class Job:
         self.steps.finish("passages", key)
         return store
 
-    def _dense(self, store: PassageStore, encoder: Encoder, choice: Choice) -> dict[str, Any]:
-        """Vectors, the FAISS index, and the recall that was measured."""
+    def _dense(self, store: PassageStore, encoder: Encoder, choice: Choice) -> tuple[Choice, dict[str, Any]]:
+        """Vectors and the FAISS index; the choice with settings that reach the recall, and what was measured."""
         name = vectors_file(choice)
         path, dtype = self.building / name, VECTOR_TYPES[name]
         self._encode(store, encoder, path, dtype)
@@ -125,12 +143,15 @@ class Job:
             train_and_add(choice, vectors, self.building / FAISS_FILE, progress=self.progress)
             self.steps.finish("dense", key)
         index = DenseIndex(self.building / FAISS_FILE, vectors, choice)
-        recall = measure_recall(index, vectors, progress=self.progress)
-        self._say(f"measured recall@3 against every vector compared: {recall['recall@3']:.3f}")
-        return recall
+        recall = measure_recall(index, vectors, reach=self.asked.recall, progress=self.progress)
+        self._say(f"recall@3 of {recall['sample']} queries, against every vector compared: {recall['recall@3']:.3f}")
+        if recall["recall@3"] < self.asked.recall:
+            self._say(f"that is less than the {self.asked.recall:g} asked for; another --kind may find more")
+        return replace(choice, settings=recall["settings"]), recall
 
     def _encode(self, store: PassageStore, encoder: Encoder, path: Path, dtype: type[np.floating]) -> None:
-        said = self._progress(f"encoding passages with {encoder.name}", len(store))
+        label = f"search index: encoding {len(store):,} passages with {encoder.name}"
+        said = Progress(label, len(store)) if self.encoding_said else None
 
         def started_at(rows: int) -> None:
             if rows:
@@ -145,7 +166,7 @@ class Job:
         known = self._known(store, encoder)
         encode_passages(store, encoder, path, dtype, known=known, started_at=started_at, done=show)
         if said:
-            said.close(f"{len(store):,}")
+            said.close("done")
 
     def _known(self, store: PassageStore, encoder: Encoder) -> Known | None:
         """The vectors of an index that stands in the folder, where its encoder is the same."""

@@ -236,12 +236,14 @@ class _Service:
     def _facts(self) -> dict[str, Any]:
         """What is searched, as far as the retriever tells."""
         passages = getattr(self.retriever, "passages", None)
-        dense = getattr(self.retriever, "dense", self.retriever)
+        encoder = getattr(self.retriever, "encoder", None)
+        if encoder is None:  # a hybrid's is its dense part's
+            encoder = getattr(getattr(self.retriever, "dense", None), "encoder", None)
         return {
             "retriever": type(self.retriever).__name__,
             "passages": None if passages is None else len(passages),
             "scores": getattr(self.retriever, "scores", ""),
-            "encoder": getattr(getattr(dense, "encoder", None), "name", None),
+            "encoder": getattr(encoder, "name", None),
             "identity": getattr(self.retriever, "identity", ""),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,12 @@ class ShardedRetriever:
         self.scores = _common_scores(self.shards)
         self.on_dead = on_dead
         self.dead: dict[str, str] = {}
+
+    @property
+    def identity(self) -> str:
+        """What names the index: the names of all shards; ``""`` where one does not say."""
+        names = [str(getattr(shard, "identity", "")) for shard in self.shards]
+        return hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest() if all(names) else ""
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Find passages; see ``Retriever``.

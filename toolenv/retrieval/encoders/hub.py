@@ -55,3 +55,24 @@ def model_folder(name_or_path: str | Path) -> Path:
             f"there is no folder {name!r} here, the hub's cache does not hold it, and the hub cannot be asked: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that make a model of transformers what it is: weights, tokenizer, shape."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    words = [folder / "tokenizer.json"]
+    if not words[0].is_file():
+        words = [*folder.glob("vocab*"), *folder.glob("*.model"), *folder.glob("merges.txt")]
+    return [*weights, *words, folder / "config.json"]
+
+
+def model_label(name: str, folder: Path) -> str:
+    """A model's own name, wherever it lies; the hub's cache keeps it two folders up.
+
+    Example:
+        >>> model_label("/models/e5-base-v2", Path("/models/e5-base-v2"))
+        'e5-base-v2'
+    """
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return Path(name).expanduser().resolve().name

@@ -18,7 +18,7 @@ from toolenv.extras import require
 from toolenv.retrieval.base import clean_text
 from toolenv.retrieval.encoders.base import MAX_CHARS, Kind, unit_vectors
 from toolenv.retrieval.encoders.fingerprint import fingerprint
-from toolenv.retrieval.encoders.hub import model_folder
+from toolenv.retrieval.encoders.hub import model_folder, model_label
 
 MAX_TOKENS = 512
 TABLES = ("embeddings", "embedding.weight")
@@ -56,7 +56,7 @@ class StaticEncoder:
 
     def __init__(self, name_or_path: str | Path) -> None:
         folder = model_folder(name_or_path)
-        self._set(folder / "model.safetensors", folder / "tokenizer.json", Path(name_or_path).resolve().name)
+        self._set(folder / "model.safetensors", folder / "tokenizer.json", model_label(str(name_or_path), folder))
         self.spec = str(name_or_path)
 
     @classmethod

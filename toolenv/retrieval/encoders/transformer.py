@@ -19,14 +19,13 @@ from toolenv.extras import require
 from toolenv.quiet import without_transformers_bars
 from toolenv.retrieval.base import clean_text
 from toolenv.retrieval.encoders.base import MAX_CHARS, Kind, unit_vectors
+from toolenv.retrieval.encoders.batches import batches, repeated
 from toolenv.retrieval.encoders.fingerprint import fingerprint
-from toolenv.retrieval.encoders.hub import model_folder
+from toolenv.retrieval.encoders.hub import model_files, model_folder, model_label
 from toolenv.retrieval.encoders.model_settings import read_settings
 from toolenv.retrieval.encoders.vector_cache import VectorCache
 
 QUERY_BATCH = 32
-MIN_QUERY_TOKENS = 64
-"""Matrices of fewer rows are multiplied in another order on a CPU: a lone short query is repeated up to this."""
 PASSAGE_BATCH = 16  # more is no faster on a CPU, and pads more
 PASSAGE_BATCH_ON_GPU = 256
 
@@ -81,7 +80,7 @@ class TransformerEncoder:
             raise ConfigError(f"unknown dtype {dtype!r}; choose one of {', '.join(get_args(Dtype))}")
         self.source = str(name_or_path)
         self._folder = model_folder(name_or_path)
-        self._label = _label(self.source, self._folder)
+        self._label = model_label(self.source, self._folder)
         given = {
             "pooling": pooling,
             "query_prefix": query_prefix,
@@ -100,12 +99,7 @@ class TransformerEncoder:
     @cached_property
     def name(self) -> str:
         """The model's own name, and a hash of its weights, tokenizer and settings."""
-        weights = sorted(self._folder.glob("*.safetensors")) or sorted(self._folder.glob("*.bin"))
-        words = [self._folder / "tokenizer.json"]
-        if not words[0].is_file():
-            words = [*self._folder.glob("vocab*"), *self._folder.glob("*.model"), *self._folder.glob("merges.txt")]
-        files = [*weights, *words, self._folder / "config.json"]
-        return f"{self._label}-{fingerprint(files, asdict(self.settings))}"
+        return f"{self._label}-{fingerprint(model_files(self._folder), asdict(self.settings))}"
 
     @cached_property
     def dimension(self) -> int:
@@ -134,16 +128,22 @@ class TransformerEncoder:
             padding = tokenizer.pad_token_id or 0
             tokens = [ids or [padding] for ids in tokens]
             pooled = np.empty((len(texts), self.dimension), np.float32)
-            for rows in _batches(tokens, kind, on_gpu=model.device.type == "cuda"):
+            for rows in self._batches(tokens, kind, on_gpu=model.device.type == "cuda"):
                 batch = [tokens[row] for row in rows]
                 if kind == "query":
-                    batch *= -(-MIN_QUERY_TOKENS // (len(batch) * len(batch[0])))
+                    batch = repeated(batch, len(batch[0]))
                 longest = max(map(len, batch))
                 ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=model.device)
                 mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=model.device)
                 hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
                 pooled[rows] = self._pool(hidden, mask)[: len(rows)].cpu().numpy()
         return unit_vectors(pooled)
+
+    @staticmethod
+    def _batches(tokens: Sequence[Sequence[int]], kind: Kind, on_gpu: bool) -> Iterator[list[int]]:
+        passage_batch = PASSAGE_BATCH_ON_GPU if on_gpu else PASSAGE_BATCH
+        size = QUERY_BATCH if kind == "query" else passage_batch
+        return batches([len(ids) for ids in tokens], size, one_length=kind == "query")
 
     def _pool(self, hidden: Any, mask: Any) -> Any:
         """Vectors ``(B, D)`` of tokens' vectors ``(B, L, D)``."""
@@ -205,24 +205,3 @@ def has_fast_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
     return device == "cpu" and bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
-
-
-def _batches(tokens: Sequence[Sequence[int]], kind: Kind, on_gpu: bool) -> Iterator[list[int]]:
-    """Rows of each batch: queries of one length, passages in the order of theirs."""
-    by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    size = QUERY_BATCH if kind == "query" else PASSAGE_BATCH_ON_GPU if on_gpu else PASSAGE_BATCH
-    batch: list[int] = []
-    for row in by_length:
-        other_length = kind == "query" and batch and len(tokens[row]) != len(tokens[batch[0]])
-        if len(batch) == size or other_length:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch
-
-
-def _label(name: str, folder: Path) -> str:
-    """A model's own name, wherever it lies; the hub's cache keeps it two folders up."""
-    if folder.parent.name == "snapshots":
-        return folder.parent.parent.name.rpartition("--")[2]
-    return Path(name).resolve().name

@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -35,22 +36,27 @@ from numpy.typing import NDArray
 from toolenv.data.assets import fetch
 from toolenv.data.jsonl import load_tasks
 from toolenv.errors import ToolEnvError
-from toolenv.retrieval import Retriever, build_index, open_index
+from toolenv.retrieval import Retriever, add_to_index, build_index, open_index
 from toolenv.retrieval.encoders import make_encoder
 from toolenv.retrieval.hybrid import Fusion, HybridRetriever
 from toolenv.retrieval.index import FaissRetriever, PassageStore
+from toolenv.retrieval.index.build import built_index
 from toolenv.retrieval.index.choose import choose
 from toolenv.retrieval.index.dense import DenseIndex
 from toolenv.retrieval.index.training import train_and_add
 
-from .retrieval_quality import Pool, answers_found, gain, hits, make_pool, ranks, summary
+from .retrieval_quality import BACKGROUND, Pool, answers_found, gain, hits, make_pool, ranks, summary
 
 RESULTS = Path(__file__).with_name("results") / "retrieval.json"
 SHARED = Path(os.environ.get("TOOLENV_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 NQ = SHARED / "qa" / "NQ-open.dev.jsonl"
 KINDS = ("sq8", "hnsw", "ivf-sq8", "ivf-pq", "rabitq")
-WEIGHTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-DEPTHS = (30, 100, 200)
+Setting = tuple[Fusion, float, int]
+"""Of a hybrid: fusion, weight and depth."""
+SHORT_SWEEP: tuple[Setting, ...] = (("z", 1.0, 100), ("z", 1.5, 100), ("rrf", 1.0, 100))
+SWEEP: tuple[Setting, ...] = (
+    *SHORT_SWEEP, ("z", 0.5, 100), ("z", 0.75, 100), ("z", 1.25, 100), ("z", 2.0, 100), ("z", 1.0, 30), ("z", 1.0, 200),
+)  # fmt: skip
 BATCHES = (1, 8, 64)
 HALVES, GAIN = "recall@3 of the halves", "recall@3 above the better one alone"
 FLATS_FIRST = "of flat's first 3"
@@ -61,7 +67,7 @@ TIMED = 256
 def main() -> None:
     """Measure, print and write."""
     options = parse()
-    for name in ("squad-wiki", "wikipedia-2006"):
+    for name in ("squad-wiki", BACKGROUND):
         fetch(name)
     sizes: list[int | None] = [5_000] if options.quick else [20_000, None]
     if options.passages:
@@ -70,7 +76,7 @@ def main() -> None:
     for size in sizes:
         pool = make_pool(size, options.questions or (2_000 if options.quick else 4_000), options.seed)
         print(f"\n{len(pool.passages):,} passages, {len(pool.questions):,} questions", flush=True)
-        report["pools"].append(measure(pool, options))
+        report["pools"].append(measure(pool, options, sweep=not report["pools"]))
         if not options.quick:
             RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -93,8 +99,8 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def measure(pool: Pool, options: argparse.Namespace) -> dict[str, Any]:
-    """All that is measured over one pool."""
+def measure(pool: Pool, options: argparse.Namespace, sweep: bool) -> dict[str, Any]:
+    """All that is measured over one pool: much of it, and all of the sweep, with the first encoder alone."""
     folder = options.folder / pool.key
     report: dict[str, Any] = {"passages": len(pool.passages), "questions": len(pool.questions), "retrievers": {}}
     bm25: NDArray[np.int64] | None = None
@@ -105,41 +111,71 @@ def measure(pool: Pool, options: argparse.Namespace) -> dict[str, Any]:
             print(f"{spec}: left out: {error}", flush=True)
             continue
         index, seconds = built(pool, folder, spec)
-        hybrid = open_index(index, encoder=encoder)
-        assert isinstance(hybrid, HybridRetriever)
+        opened = open_index(index, encoder=encoder)
+        assert isinstance(opened, HybridRetriever)
+        assert isinstance(opened.dense, FaissRetriever)
+        flat = of_kind("flat", opened.dense, folder / f"{name_of(spec)}-flat.faiss")
+        hybrid = HybridRetriever(flat, opened.lexical)
         if bm25 is None:
             bm25 = ranks(hybrid.lexical, pool.questions, "bm25", folder / "bm25.npy")
             report["retrievers"]["bm25"] = row("bm25", bm25)
             report["retrievers"]["bm25"]["speed"] = speed(hybrid.lexical, pool)
             report["retrievers"]["bm25"]["memory"] = probed(index, "bm25")
-        report["retrievers"].update(of_encoder(spec, hybrid, bm25, pool, folder, index, seconds))
-        assert isinstance(hybrid.dense, FaissRetriever)
-        report.setdefault("kinds", {})[spec] = of_kinds(spec, hybrid.dense, pool, folder, options.kinds)
-        if NQ.is_file() and not options.quick:
-            asked = load_tasks(NQ)
-            parts: dict[str, Retriever] = {"bm25": hybrid.lexical, spec: hybrid.dense, f"hybrid {spec}": hybrid}
-            found = {name: answers_found(part, asked, f"NQ, {name}") for name, part in parts.items()}
-            report.setdefault("NQ dev, an answer stands in a passage", {}).update(found)
+        is_first = spec == options.encoders[0]
+        settings = SWEEP if sweep and is_first else SHORT_SWEEP
+        report["retrievers"].update(of_encoder(spec, hybrid, bm25, settings, pool, folder, index, seconds))
+        if is_first:
+            report["kinds"] = of_kinds(spec, hybrid, flat, pool, folder, options.kinds)
+            if NQ.is_file() and not options.quick:
+                report["NQ dev: an answer stands in a passage"] = of_answers(spec, hybrid)
     return report
 
 
+def of_answers(spec: str, hybrid: HybridRetriever) -> dict[str, Any]:
+    """Questions of NQ, whose answers are known, and whose passages are not."""
+    asked = load_tasks(NQ)
+    parts: dict[str, Retriever] = {"bm25": hybrid.lexical, spec: hybrid.dense, f"{spec} + bm25, z": hybrid}
+    return {name: answers_found(part, asked, f"NQ, {name}") for name, part in parts.items()}
+
+
 def built(pool: Pool, folder: Path, spec: str) -> tuple[Path, float | None]:
-    """The index of a pool with an encoder, and how long it took to build, where it was built in one go."""
+    """The index of a pool with an encoder, and how long it took to build, where it was built in one go.
+
+    Where ``toolenv index build wikipedia-2006`` has encoded the most of a pool, its index is copied and added to.
+    """
     index = folder / f"index-{name_of(spec)}"
     note = folder / f"{index.name}.seconds"
     begun = index.with_name(f"{index.name}.building").exists()
-    if not index.exists():
+    usual = built_index(BACKGROUND, "hybrid") if spec == "minilm" and pool.is_whole else None
+    if not index.exists() and usual is not None:
+        aside = folder / f"{index.name}.copy"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(usual, aside)
+        add_to_index(aside, [passage for passage in pool.passages if passage.id in pool.gold])
+        aside.rename(index)
+    elif not index.exists():
         started = time.monotonic()
-        build_index(pool.passages, index, retriever="hybrid", encoder=spec, kind="flat")
+        build_index(pool.passages, index, retriever="hybrid", encoder=spec)
         if not begun:
             note.write_text(f"{time.monotonic() - started:.1f}", encoding="ascii")
     return index, float(note.read_text(encoding="ascii")) if note.exists() else None
+
+
+def of_kind(kind: str, encoded: FaissRetriever, path: Path) -> FaissRetriever:
+    """A retriever of this kind over vectors that are there; made where it is not yet."""
+    vectors, store = encoded.dense.vectors, encoded.passages
+    assert isinstance(store, PassageStore)
+    choice = choose(len(vectors), vectors.shape[1], kind=kind)
+    if not path.exists():
+        train_and_add(choice, vectors, path)
+    return FaissRetriever.over(store, encoded.encoder, DenseIndex(path, vectors, choice), path.parent, "")
 
 
 def of_encoder(
     spec: str,
     hybrid: HybridRetriever,
     bm25: NDArray[np.int64],
+    settings: Iterable[Setting],
     pool: Pool,
     folder: Path,
     index: Path,
@@ -153,12 +189,10 @@ def of_encoder(
     dense = places(hybrid.dense, spec)
     rows = {spec: {**row(spec, dense), "build_s": build_s, "speed": speed(hybrid.dense, pool)}}
     rows[spec]["memory"] = probed(index, "faiss")
-    settings: list[tuple[Fusion, float, int]] = [("z", weight, 100) for weight in WEIGHTS]
-    settings += [("z", 1.0, depth) for depth in DEPTHS if depth != 100]
     best_alone = max((bm25, dense), key=lambda found: float(hits(found, 3).mean()))
     half = len(pool.questions) // 2
     tried: dict[str, float] = {}
-    for fusion, weight, depth in [*settings, ("rrf", 1.0, 100)]:
+    for fusion, weight, depth in settings:
         label = f"{spec} + bm25, {fusion}, weight {weight:g}, depth {depth}"
         joined = HybridRetriever(hybrid.dense, hybrid.lexical, weight, depth, fusion)
         found = places(joined, label)
@@ -175,29 +209,29 @@ def of_encoder(
     return rows
 
 
-def of_kinds(spec: str, flat: FaissRetriever, pool: Pool, folder: Path, kinds: Iterable[str]) -> dict[str, Any]:
-    """Kinds of index over the same vectors, beside the exact one."""
-    vectors, store = flat.dense.vectors, flat.passages
-    assert isinstance(store, PassageStore)
+def of_kinds(
+    spec: str, hybrid: HybridRetriever, flat: FaissRetriever, pool: Pool, folder: Path, kinds: Iterable[str]
+) -> dict[str, Any]:
+    """Kinds of index over the same vectors, beside the exact one: alone, and in a hybrid."""
     report: dict[str, Any] = {}
     exact = ranks(flat, pool.questions, spec, folder / f"{name_of(spec)}.npy")
     sample = [task.prompt for task in pool.questions[:500]]
     nearest = [{p.id for p in found} for found in flat.search(sample, 3)]
     for kind in kinds:
-        choice = choose(len(vectors), vectors.shape[1], kind=kind)
         path = folder / f"{name_of(spec)}-{kind}.faiss"
         started = time.monotonic()
-        if not path.exists():
-            train_and_add(choice, vectors, path)
+        retriever = of_kind(kind, flat, path)
         made_s = time.monotonic() - started
-        retriever = FaissRetriever.over(store, flat.encoder, DenseIndex(path, vectors, choice), folder, "")
         found = ranks(retriever, pool.questions, f"{spec}, {kind}", folder / f"{name_of(spec)}-{kind}.npy")
+        joined = HybridRetriever(retriever, hybrid.lexical)
+        together = ranks(joined, pool.questions, f"hybrid, {kind}", folder / f"{name_of(spec)}-{kind}-hybrid.npy")
         same = [len(n & {p.id for p in f}) / len(n) for n, f in zip(nearest, retriever.search(sample, 3), strict=True)]
         report[kind] = {
             **row(f"{spec}, {kind}", found),
             FLATS_FIRST: round(float(np.mean(same)), 4),
             "recall@3 above flat": gain(found, exact),
-            "bytes_per_passage": round(path.stat().st_size / len(vectors), 1),
+            "recall@3 in a hybrid": summary(together)["recall@3"],
+            "bytes_per_passage": round(path.stat().st_size / len(flat.passages), 1),
             "build_s": round(made_s, 1),
             "speed": speed(retriever, pool),
         }

@@ -35,11 +35,15 @@ class Pool:
         passages: All paragraphs that the questions ask about, and other passages.
         questions: The questions, in an order drawn by a seed.
         others: Questions that are not among them: those that are timed, so that no cache knows them.
+        gold: Ids of the paragraphs that questions ask about.
+        is_whole: Whether all other passages that there are are in it.
     """
 
     passages: tuple[Passage, ...]
     questions: tuple[Task, ...]
     others: tuple[Task, ...]
+    gold: frozenset[str]
+    is_whole: bool
 
     @property
     def key(self) -> str:
@@ -59,7 +63,9 @@ def make_pool(passages: int | None, questions: int, seed: int) -> Pool:
         background = [background[row] for row in sorted(chosen.tolist())]
     order = rng(seed, "questions").permutation(len(asked.tasks)).tolist()
     tasks = [asked.tasks[place] for place in order]
-    return Pool((*asked.passages, *background), tuple(tasks[:questions]), tuple(tasks[questions:]))
+    gold = frozenset(passage.id for passage in asked.passages)
+    every = (*asked.passages, *background)
+    return Pool(every, tuple(tasks[:questions]), tuple(tasks[questions:]), gold, passages is None)
 
 
 def ranks(retriever: Retriever, questions: Sequence[Task], label: str, kept: Path) -> NDArray[np.int64]:

@@ -130,7 +130,7 @@ def _search(options: argparse.Namespace) -> int:
             words = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS].rsplit(" ", 1)[0] + " ..."
             print(f"  {number}. {hit.score:.3f}  {hit.passage.title or '(no title)'}  [{hit.passage.id}]\n     {words}")
     if not options.json:
-        print(f"{took_ms:.0f} ms, the encoder's start included", file=sys.stderr)
+        print(f"{took_ms:.0f} ms, with the start of what is loaded at the first search", file=sys.stderr)
     return 0
 
 

@@ -68,7 +68,7 @@ def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
     """The retriever of this name over a corpus: one for the whole process, until the file changes.
 
     Its index is opened where it was built before, by ``toolenv index build`` or by an earlier call, and built where it
-    was not, which is said on stderr.
+    was not, which is said on stderr. A small file that has none is searched as ``make_retriever`` does.
 
     Args:
         spec: ``"faiss"``, ``"bm25"`` or ``"hybrid"``; for the first two a hybrid index serves as well.
@@ -94,11 +94,15 @@ def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
 
 @lru_cache(maxsize=4)
 def _retriever_over(spec: str, corpus: str | Path, version: tuple[int, int] | None) -> Retriever:
+    from toolenv.retrieval.corpus import read_corpus
     from toolenv.retrieval.index import build_index, open_index
-    from toolenv.retrieval.index.build import built_index
+    from toolenv.retrieval.index.build import built_index, is_small
 
-    if spec != "hybrid" and (both := built_index(corpus, "hybrid")):  # has what this one needs
-        return open_index(both, retriever=spec)
+    for built in dict.fromkeys((spec, "hybrid")):  # a hybrid index has what the others need
+        if spec in RETRIEVERS and (folder := built_index(corpus, built)):
+            return open_index(folder, retriever=spec)
+    if isinstance(corpus, Path) and is_small(corpus):
+        return make_retriever(spec, tuple(read_corpus(corpus)))
     return open_index(build_index(corpus, retriever=spec))
 
 

@@ -14,6 +14,7 @@ from toolenv.errors import ConfigError, DataError, RetrieverError
 from toolenv.retrieval.base import Passage
 from toolenv.retrieval.corpus import CORPORA, corpus_path, read_corpus
 from toolenv.retrieval.encoders import Encoder, make_encoder
+from toolenv.retrieval.index.choose import SMALL
 from toolenv.retrieval.index.job import Job, Source, check_unchanged
 from toolenv.retrieval.index.kinds import kind_of
 from toolenv.retrieval.index.manifest import BUILDING, MANIFEST, Asked, CorpusFile, read_manifest
@@ -108,6 +109,15 @@ def built_index(corpus: str | Path, retriever: str) -> Path | None:
         return None
     encoder = None if retriever == "bm25" else make_encoder("minilm")
     return place if _is_built(place, corpus_path(corpus), Asked(retriever), encoder) else None
+
+
+def is_small(path: Path) -> bool:
+    """Whether a corpus is so small that searching it needs no index on disk.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return _about(path, path.stat().st_size if path.exists() else 0)[0] <= SMALL
 
 
 def add_to_index(

@@ -156,12 +156,16 @@ class Job:
         def started_at(rows: int) -> None:
             if rows:
                 self._say(f"going on: {rows:,} of {len(store):,} passages are encoded")
-            if said:
-                said.start_at(rows)
+
+        begun = False
 
         def show(done: int) -> None:
-            if said:
+            nonlocal begun
+            if said and not begun:
+                said.start_at(done)  # the first call of the encoder loads its model
+            elif said:
                 said.show(done, f"{done:,} of {len(store):,}")
+            begun = True
 
         known = self._known(store, encoder)
         encode_passages(store, encoder, path, dtype, known=known, started_at=started_at, done=show)
@@ -208,6 +212,8 @@ class Job:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             if said:
                 said.show(len(files), name)
+        if said:
+            said.close(f"{len(files)} hashed")
         encoder = self.encoder
         manifest = Manifest(
             corpora=self.source.corpora,

@@ -147,11 +147,15 @@ def retriever_of(
         made = encoder_of(parts.folder, parts.manifest, encoder)
         retriever = dense = FaissRetriever.over(parts.store, made, parts.dense, parts.folder, identity)
         if parts.bm25 is not None and wanted == "hybrid":
+            dense.identity, parts.bm25.identity = _part(identity, "faiss"), _part(identity, "bm25")
             retriever = HybridRetriever(dense, parts.bm25)
-    if wanted != built:
-        identity = hashlib.sha256(f"{identity} {wanted}".encode()).hexdigest()
-    retriever.identity = identity
+    retriever.identity = identity if wanted == built else _part(identity, wanted)
     return retriever
+
+
+def _part(identity: str, retriever: str) -> str:
+    """What a part of a hybrid index is told from the whole by."""
+    return hashlib.sha256(f"{identity} {retriever}".encode()).hexdigest()
 
 
 def encoder_of(folder: Path, manifest: Manifest, encoder: str | Encoder | None = None) -> Encoder:

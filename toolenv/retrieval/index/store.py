@@ -74,7 +74,7 @@ class PassageStore(Sequence[Passage]):
     ) -> PassageStore:
         """Write passages to a folder, one at a time, and open it.
 
-        Of each passage about 50 bytes stay in memory while it is written, and about the length of its id.
+        Of each passage about 40 bytes and its id stay in memory, and about 120 in the end, while ids are sorted.
 
         Args:
             passages: In any order.

@@ -99,6 +99,8 @@ def _files(folder: Path, manifest: Manifest, progress: bool) -> Iterator[Check]:
         done += facts["bytes"]
         if said:
             said.show(done, name)
+    if said:
+        said.close(f"{len(manifest.files)} files, {done:,} bytes")
 
 
 def _contents(folder: Path, encoder: str | Encoder | None) -> Iterator[Check]:
@@ -109,7 +111,7 @@ def _contents(folder: Path, encoder: str | Encoder | None) -> Iterator[Check]:
         yield Check("opening", False, str(error))
         return
     count = len(parts.store)
-    yield Check("passages", count == parts.manifest.passages, f"{count:,}, in the order of ids")
+    yield Check("passages", count == parts.manifest.passages, f"{count:,}")
     if parts.bm25 is not None:
         yield Check("words", len(parts.bm25.passages) == count, f"of {count:,} passages")
     if parts.dense is not None:

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,16 +66,16 @@ def results(retriever: BM25Retriever) -> list[list[tuple[str, float]]]:
     return [[(hit.passage.id, hit.score) for hit in hits] for hits in retriever.search_scored(QUERIES, 7)]
 
 
-def library_scores(passages: Sequence[Passage], query: str) -> np.ndarray:
-    index = bm25s.BM25(k1=0.9, b=0.4)
-    index.index([words(passage.contents) for passage in passages], show_progress=False)
-    known = index.get_tokens_ids(words(query))
-    return index.get_scores_from_ids(known) if known else np.zeros(len(passages))
-
-
-def test_every_stored_score_is_the_librarys_to_the_last_bit() -> None:
+@pytest.fixture(scope="module")
+def library() -> Any:
+    """The library's own index of ``MANY``."""
     index = bm25s.BM25(k1=0.9, b=0.4)
     index.index([words(passage.contents) for passage in MANY], show_progress=False)
+    return index
+
+
+def test_every_stored_score_is_the_librarys_to_the_last_bit(library: Any) -> None:
+    index = library
     ours = bm25_build.build_in_memory(MANY, 0.9, 0.4)
     assert len(ours) == len(index.vocab_dict) - 1  # bm25s has an empty word, too
     for number in range(len(ours)):
@@ -87,11 +88,12 @@ def test_every_stored_score_is_the_librarys_to_the_last_bit() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 100, 5_000])
-def test_no_passage_is_lost_by_what_is_not_summed(k: int) -> None:
+def test_no_passage_is_lost_by_what_is_not_summed(k: int, library: Any) -> None:
     retriever = BM25Retriever(MANY)
     for query in QUERIES:
         full = np.round(retriever.score([query], [np.arange(len(MANY))])[0], 6)
-        np.testing.assert_allclose(full, library_scores(MANY, query), atol=2e-4)
+        if known := library.get_tokens_ids(words(query)):
+            np.testing.assert_allclose(full, library.get_scores_from_ids(known), atol=2e-4)
         order = np.lexsort((np.arange(len(MANY)), -full))
         want = [MANY[row].id for row in order[:k] if full[row] > 0]
         assert [passage.id for passage in retriever.search([query], k)[0]] == want

@@ -28,11 +28,11 @@ Make = Callable[[str, int, Any], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Words of a chunk of passages: entry i says that a passage has a word so many times."""
+    """Words of a chunk of passages, each passage's once: with how often it has them, and how many there are."""
 
-    passages: NDArray[np.int32]
     words: NDArray[np.int32]
     times: NDArray[np.int32]
+    distinct: NDArray[np.int32]
     lengths: NDArray[np.int64]
 
 
@@ -100,7 +100,7 @@ def build_on_disk(
         paths: list[Path] = []
         for chunk in _count(passages, vocabulary, counted):
             paths.append(spill / f"{len(paths)}.npz")
-            np.savez(paths[-1], passages=chunk.passages, words=chunk.words, times=chunk.times, lengths=chunk.lengths)
+            np.savez(paths[-1], words=chunk.words, times=chunk.times, distinct=chunk.distinct, lengths=chunk.lengths)
 
         def make(name: str, length: int, kind: Any) -> NDArray[Any]:
             path = folder / f"{name}.npy"
@@ -140,8 +140,8 @@ def _count(
         lengths = np.array([len(numbers) for numbers in found])
         keys = np.repeat(np.arange(len(found), dtype=np.int64), lengths) << 32 | np.concatenate(found)
         unique, times = np.unique(keys, return_counts=True)
-        rows = (unique >> 32).astype(np.int32) + np.int32(base)
-        yield _Counted(rows, (unique & 0xFFFFFFFF).astype(np.int32), times.astype(np.int32), lengths)
+        distinct = np.bincount(unique >> 32, minlength=len(found)).astype(np.int32)
+        yield _Counted((unique & 0xFFFFFFFF).astype(np.int32), times.astype(np.int32), distinct, lengths)
         base += len(chunk)
         counted(base)
 
@@ -177,7 +177,8 @@ def _place(chunks: Iterable[_Counted], vocabulary: dict[str, int], settings: Set
         here, firsts, counts = np.unique(numbers, return_index=True, return_counts=True)
         places = np.repeat(free[here] - firsts, counts) + np.arange(len(numbers))
         free[here] += counts
-        own = chunk.passages[order]
+        here_from = np.arange(base, base + len(chunk.lengths), dtype=np.int32)
+        own = np.repeat(here_from, chunk.distinct)[order]
         values = score(chunk.times[order], chunk.lengths[own - base], numbers)
         scores[places], rows[places] = values, own
         if len(values):

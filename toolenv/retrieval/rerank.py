@@ -17,7 +17,7 @@ from toolenv.extras import require
 from toolenv.quiet import without_transformers_bars
 from toolenv.retrieval.base import DECIMALS, Hit, Passage, Retriever, check_k, clean_text
 from toolenv.retrieval.encoders.base import MAX_CHARS
-from toolenv.retrieval.encoders.batches import batches, repeated
+from toolenv.retrieval.encoders.batches import batches
 from toolenv.retrieval.encoders.fingerprint import fingerprint
 from toolenv.retrieval.encoders.hub import model_files, model_folder, model_label
 
@@ -34,7 +34,7 @@ class Reranker(Protocol):
         ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """How well each passage answers its query, ``(N,)``; a pair's score does not depend on the other pairs.
+        """How well each passage answers its query, ``(N,)``; a pair's score depends on the others by rounding at most.
 
         Args:
             pairs: Query and passage.
@@ -106,18 +106,21 @@ class RerankingRetriever:
         return [sorted(found, key=_place)[:k] for found in hits]
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        if not pairs:
+        """Scores of pairs; two that are equal are scored once, and so tie."""
+        distinct = list(dict.fromkeys(pairs))
+        if not distinct:
             return []
         try:
-            scores = np.asarray(self.reranker.score(pairs), np.float64)
+            scores = np.asarray(self.reranker.score(distinct), np.float64)
         except RuntimeError as error:
-            raise RetrieverError(f"the re-ranker failed on {len(pairs)} pairs: {error}") from error
-        if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
+            raise RetrieverError(f"the re-ranker failed on {len(distinct)} pairs: {error}") from error
+        if scores.shape != (len(distinct),) or not np.isfinite(scores).all():
             raise RetrieverError(
-                f"the re-ranker {self.reranker.name!r} must give {len(pairs)} finite scores; it gave the shape "
+                f"the re-ranker {self.reranker.name!r} must give {len(distinct)} finite scores; it gave the shape "
                 f"{scores.shape}, of which {int(np.isfinite(scores).sum())} are finite"
             )
-        return list(scores.tolist())
+        known = dict(zip(distinct, scores.tolist(), strict=True))
+        return [known[pair] for pair in pairs]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RerankingRetriever:
         return self
@@ -134,8 +137,9 @@ def _place(hit: Hit) -> tuple[float, str]:
 class CrossEncoder:
     """A model of transformers that reads a query and a passage together and gives one number.
 
-    Pairs are batched with others of exactly their own number of tokens, so that a pair's score is the same, to the
-    last bit on a CPU, whatever it is batched with. The model is loaded on first use. Threads may share it.
+    Pairs are batched with others of exactly their own number of tokens. So none is padded, and a pair's score is the
+    same, but for float32's rounding, whatever it is batched with. The model is loaded on first use. Threads may share
+    it.
 
     Args:
         name_or_path: Folder of the model; or its name on a model hub, such as ``"BAAI/bge-reranker-base"``.
@@ -174,12 +178,11 @@ class CrossEncoder:
             tokens = tokenizer(queries, passages, truncation="longest_first", max_length=self.max_tokens)
             lengths = [len(ids) for ids in tokens["input_ids"]]
             for rows in batches(lengths, BATCH, one_length=True):
-                filled = repeated(rows, lengths[rows[0]])
                 inputs = {
-                    key: torch.tensor([values[row] for row in filled], device=model.device)
+                    key: torch.tensor([values[row] for row in rows], device=model.device)
                     for key, values in tokens.items()
                 }
-                scores[rows] = model(**inputs).logits[: len(rows), 0].double().cpu().numpy()
+                scores[rows] = model(**inputs).logits[:, 0].double().cpu().numpy()
         return scores
 
     def _load(self) -> tuple[Any, Any]:

@@ -60,9 +60,9 @@ def search_server(
     for module in ("starlette", "uvicorn"):
         pytest.importorskip(module, reason=f"{module} is not installed; run: pip install 'toolenv[serve]'")
     program = (
-        "import sys, time; sys.path.insert(0, 'tests'); from retrieval_fakes import CORPUS;"
+        "import sys, time; sys.path.insert(0, 'tests'); from retrieval_fakes import CORPUS, WordEncoder;"
         "from search_servers import DotRetriever; from toolenv.retrieval.base import Passage;"
-        "from toolenv.retrieval.bm25 import BM25Retriever; from toolenv.retrieval.serve import serve;"
+        "from toolenv.retrieval.index import open_index; from toolenv.retrieval.serve import serve;"
         f"serve({retriever}, port=0, **{settings!r})"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

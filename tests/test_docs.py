@@ -43,6 +43,7 @@ EXTRAS = {
     "jinja2",
     "matplotlib",
     "peft",
+    "qdrant_client",
     "rich",
     "safetensors",
     "sentence_transformers",

@@ -9,19 +9,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
-from retrieval_fakes import CORPUS, QUERIES
+from retrieval_fakes import CORPUS, QUERIES, WordEncoder
 from search_servers import LONG_S, DotRetriever, ended, search_server
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage
 from toolenv.retrieval.client import RemoteRetriever
 from toolenv.retrieval.gathering import Gatherer, QueueFull
+from toolenv.retrieval.index import build_index, open_index
 from toolenv.retrieval.search_r1 import Found, document_of, passage_of, result_of
 from toolenv.retrieval.serve import make_app, serve
 
@@ -243,6 +245,24 @@ def test_many_clients_get_what_each_asked_for(server: str) -> None:
     assert found == [LOCAL.search_scored([query], k)[0] for query, k in asked]
 
 
+@pytest.mark.parametrize("kind", ["bm25", "hybrid"])
+def test_an_index_is_served_as_it_answers_here(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("bm25s")
+    pytest.importorskip("faiss")
+    encoder = WordEncoder()
+    folder = build_index(CORPUS, tmp_path / "index", retriever=kind, encoder=encoder, progress=False)
+    settings = {} if kind == "bm25" else {"encoder": encoder}
+    here = open_index(folder, **settings)  # type: ignore[arg-type]
+    opened = "" if kind == "bm25" else ", encoder=WordEncoder()"
+    with search_server(f"open_index({str(folder)!r}{opened})") as (_, url):
+        remote = RemoteRetriever(url)
+        assert remote.search_scored(QUERIES, 4) == here.search_scored(QUERIES, 4)
+        info = remote.info()
+    assert (info.passages, info.scores, info.identity) == (len(CORPUS), here.scores, here.identity)
+    assert info.identity
+    assert info.encoder == ("" if kind == "bm25" else "words")
+
+
 # Health, metrics, failures, the end ----------------------------------------------------------------------------------
 
 
@@ -355,7 +375,10 @@ def test_who_waits_for_an_answer_gets_it_when_the_server_ends(end: signal.Signal
     with search_server(slow, max_batch=1) as (process, url), ThreadPoolExecutor(4) as threads:
         RemoteRetriever(url).search(["warm"], 1)
         waiting = [threads.submit(ask, url, {"queries": [query]}) for query in QUERIES[:3]]
-        time.sleep(0.3)  # they have come, and the first is searched
+        deadline = time.monotonic() + LONG_S
+        while "queries_total 4\n" not in requests.get(f"{url}/metrics", timeout=LONG_S).text:  # until they have come
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert ended(process, end) == (0 if end == signal.SIGINT else -signal.SIGTERM)
         assert [one.result(LONG_S).status_code for one in waiting] == [200] * 3
         with pytest.raises(requests.ConnectionError):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 READ_S = 30.0
+KEEP_S = 75
+"""How long an idle connection is kept: longer than clients pause, or they would send into one that is just closed."""
 
 
 class Refused(Exception):
@@ -172,5 +174,11 @@ def run(app: Starlette, listening: socket.socket, *, stop_s: int) -> None:
         KeyboardInterrupt: In the end, where it was Ctrl-C.
     """
     uvicorn = require("uvicorn", "serve")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=stop_s)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_S,
+        timeout_graceful_shutdown=stop_s,
+    )
     uvicorn.Server(config).run(sockets=[listening])

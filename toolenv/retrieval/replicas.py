@@ -13,7 +13,7 @@ from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage, Retriever, ScoredRetriever, check_k
 from toolenv.retrieval.client import RemoteRetriever
 
-PROBE_S = 2.0
+PROBE_S = 5.0
 
 T = TypeVar("T")
 
@@ -92,12 +92,7 @@ class ReplicatedRetriever:
                 f"got {replicas!r}, {again_s!r}, {retries!r} and {backoff_s!r}"
             )
         self._replicas = [
-            _Replica(
-                RemoteRetriever(one, api_key_env=api_key_env, timeout_s=timeout_s, retries=0)
-                if isinstance(one, str)
-                else one
-            )
-            for one in replicas
+            _Replica(_remote(one, api_key_env, timeout_s) if isinstance(one, str) else one) for one in replicas
         ]
         self.again_s, self.retries, self.backoff_s = again_s, retries, backoff_s
         self._identity = ""
@@ -252,6 +247,13 @@ class ReplicatedRetriever:
 
     def __repr__(self) -> str:
         return f"ReplicatedRetriever([{', '.join(repr(replica.retriever) for replica in self._replicas)}])"
+
+
+def _remote(url: str, api_key_env: str | None, timeout_s: float) -> RemoteRetriever:
+    """Asks once more at once: a connection that was kept may have been closed just then, which is no death."""
+    return RemoteRetriever(
+        url, api_key_env=api_key_env, timeout_s=timeout_s, deadline_s=timeout_s, retries=1, backoff_s=0.0
+    )
 
 
 def _identity_of(retriever: Retriever) -> str:

@@ -56,7 +56,7 @@ def passage_of(document: Mapping[str, Any]) -> Passage:
         >>> passage_of({"id": 7, "contents": '"Lyon"\nA city.'})
         Passage(id='7', title='Lyon', text='A city.')
         >>> passage_of({"contents": "Lyon\nA city."}).id
-        'sha256:af51afa7aedef1d0'
+        'sha256:2d3469a66ee1ddca'
     """
     contents, identity = document.get("contents"), document.get("id")
     if not isinstance(contents, str):

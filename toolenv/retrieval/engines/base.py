@@ -17,7 +17,7 @@ from toolenv.retrieval.search_r1 import in_order_of_scores
 MAX_QUERY_CHARS = 2_000
 """An engine refuses a query of more words than its limit, which is 1,024 in older ones."""
 MARGIN = 16  # extra passages, so that ties at place k are broken by id
-CHUNK = 256  # passages that are loaded at once
+CHUNK = 512  # passages that are loaded at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ def test_minilm_vectors_are_units_and_queries_do_not_depend_on_the_batch(minilm:
     texts = ["gas", "", "a", "no", "x y", *[p.contents for p in CORPUS], *QUERIES]
     fresh = [MiniLMEncoder(device="cpu") for _ in range(2)]
     together = fresh[0].encode(texts, "query")
-    assert (together.shape, together.dtype) == ((len(texts), 384), np.float32)
+    assert together.shape == (len(texts), 384)
+    assert together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-6)
     alone = np.concatenate([fresh[1].encode([text], "query") for text in texts])
     np.testing.assert_array_equal(together, alone)

@@ -108,7 +108,8 @@ def wordllama() -> StaticEncoder:
 def test_wordllama_vectors(wordllama: StaticEncoder) -> None:
     texts = [p.contents for p in CORPUS] + QUERIES + HARD
     together = wordllama.encode(texts, "passage")
-    assert (together.shape, together.dtype) == ((len(texts), 256), np.float32)
+    assert together.shape == (len(texts), 256)
+    assert together.dtype == np.float32
     assert np.isfinite(together).all()
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-6)
     np.testing.assert_array_equal(together, np.concatenate([wordllama.encode([text]) for text in texts]))

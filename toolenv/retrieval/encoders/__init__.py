@@ -11,7 +11,7 @@ from toolenv.retrieval.encoders.server import ServerEncoder
 from toolenv.retrieval.encoders.static import StaticEncoder, is_static
 from toolenv.retrieval.encoders.transformer import MiniLMEncoder, TransformerEncoder
 
-__all__ = ["Encoder", "Kind", "MiniLMEncoder", "StaticEncoder", "TransformerEncoder", "make_encoder"]
+__all__ = ["Encoder", "Kind", "MiniLMEncoder", "ServerEncoder", "StaticEncoder", "TransformerEncoder", "make_encoder"]
 
 
 def make_encoder(spec: str | Path | Encoder, *, device: str | None = None) -> Encoder:

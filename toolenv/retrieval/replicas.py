@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, RetrieverError
-from toolenv.retrieval.base import Hit, Passage, Retriever, ScoredRetriever, check_k
+from toolenv.retrieval.base import Hit, Passage, Retriever, check_k
 from toolenv.retrieval.client import RemoteRetriever
 
 PROBE_S = 5.0
@@ -131,9 +131,10 @@ class ReplicatedRetriever:
         check_k(k)
 
         def search(retriever: Retriever) -> list[list[Hit]]:
-            if not isinstance(retriever, ScoredRetriever):
+            if not hasattr(retriever, "search_scored"):
                 raise RetrieverError(f"{retriever!r} gives no scores; use search")
-            return retriever.search_scored(queries, k)
+            hits: list[list[Hit]] = retriever.search_scored(queries, k)
+            return hits
 
         return self._with_any(search)
 

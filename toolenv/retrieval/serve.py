@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolenv.errors import ConfigError, RetrieverError
+from toolenv.errors import ConfigError, RetrieverError, ToolEnvError
 from toolenv.extras import require
-from toolenv.retrieval.base import Retriever, ScoredRetriever, check_k
+from toolenv.retrieval.base import Retriever, check_k
 from toolenv.retrieval.gathering import Gatherer, QueueFull
 from toolenv.retrieval.search_r1 import Found, answer_of, asked_of
 from toolenv.serving import Door, Refused, address_of, json_body, json_response, listen, run
@@ -117,7 +117,6 @@ class _Service:
 
     def __init__(self, retriever: Retriever, door: Door, default_topk: int, max_batch: int, max_waiting: int) -> None:
         self.retriever, self.door, self.default_topk = retriever, door, default_topk
-        self.is_scored = isinstance(retriever, ScoredRetriever)
         self.gatherer = Gatherer(self._search, max_batch=max_batch, max_waiting=max_waiting, on_batch=self._count_batch)
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
@@ -205,8 +204,8 @@ class _Service:
         """Search, in a thread; one list a query."""
         started = time.perf_counter()
         try:
-            if self.is_scored:
-                hits = self.retriever.search_scored(queries, k)  # type: ignore[attr-defined]
+            if hasattr(self.retriever, "search_scored"):
+                hits = self.retriever.search_scored(queries, k)
                 found = [[Found(hit.passage, hit.score) for hit in one] for one in hits]
             else:
                 found = [[Found(passage) for passage in one] for one in self.retriever.search(queries, k)]
@@ -226,7 +225,7 @@ class _Service:
 
         try:
             await self.gatherer.find(["Lyon"], 1, never)
-        except (RetrieverError, QueueFull) as error:
+        except (ToolEnvError, QueueFull) as error:
             self.failure = str(error)
 
     def _count_batch(self, size: int) -> None:

@@ -59,8 +59,11 @@ class ShardedRetriever:
             raise ConfigError(f"shards must be a list of at least one; got {shards!r}")
         if on_dead not in ("raise", "skip"):
             raise ConfigError(f"on_dead must be 'raise' or 'skip'; got {on_dead!r}")
-        self.shards = [_shard(one, api_key_env, timeout_s) for one in shards]
-        self.scores = _common_scores(self.shards)
+        self.shards = [_scored(_shard(one, api_key_env, timeout_s)) for one in shards]
+        kinds = [shard.scores for shard in self.shards]
+        if len(set(kinds)) > 1:
+            raise ConfigError(f"shards must have one kind of scores; got {', '.join(map(repr, kinds))}")
+        self.scores = kinds[0]
         self.on_dead = on_dead
         self.dead: dict[str, str] = {}
 
@@ -117,33 +120,25 @@ def _shard(one: str | Retriever | Sequence[str | Retriever], api_key_env: str | 
     return one
 
 
-def _common_scores(shards: Sequence[Retriever]) -> str:
-    """What all shards say that a score is.
+def _scored(shard: Retriever) -> ScoredRetriever:
+    """The shard, if its scores can be compared with those of others.
 
     Raises:
-        ConfigError: One does not say, or two say different things.
-        RetrieverError: A server does not answer.
+        ConfigError: It does not say what they are, or that they cannot be.
+        RetrieverError: Its server does not answer.
     """
-    kinds = []
-    for shard in shards:
-        if isinstance(shard, RemoteRetriever):
-            shard.info()  # one that is not there says so
-        kind = getattr(shard, "scores", "") if isinstance(shard, ScoredRetriever) else ""
-        if not kind:
-            raise ConfigError(
-                f"the scores of {shard!r} cannot be compared with those of another shard: it does not say what they "
-                "are, or measures each query on a scale of its own, as a hybrid does. Serve the hybrid whole, on "
-                "several replicas; or shard dense indexes. For Search-R1's server: "
-                "RemoteRetriever(url, scores='inner product')"
-            )
-        kinds.append(kind)
-    if len(set(kinds)) > 1:
-        raise ConfigError(f"shards must have one kind of scores; got {', '.join(map(repr, kinds))}")
-    return str(kinds[0])
+    if isinstance(shard, RemoteRetriever):
+        shard.info()  # one that is not there says so
+    if isinstance(shard, ScoredRetriever) and shard.scores:
+        return shard
+    raise ConfigError(
+        f"the scores of {shard!r} cannot be compared with those of another shard: it does not say what they are, or "
+        "measures each query on a scale of its own, as a hybrid does. Serve the hybrid whole, on several replicas; or "
+        "shard dense indexes. For Search-R1's server: RemoteRetriever(url, scores='inner product')"
+    )
 
 
-def _ask(shard: Retriever, queries: Sequence[str], k: int) -> list[list[Hit]] | RetrieverError:
-    assert isinstance(shard, ScoredRetriever)
+def _ask(shard: ScoredRetriever, queries: Sequence[str], k: int) -> list[list[Hit]] | RetrieverError:
     try:
         found = shard.search_scored(queries, k)
     except RetrieverError as error:

@@ -92,9 +92,9 @@ def test_every_kind_finds_and_answers_alike(built: Any, kind: str) -> None:
         np.testing.assert_array_equal(rows, batch[place][0])
         np.testing.assert_array_equal(scores, batch[place][1])
     if not KINDS.get(kind, KINDS["flat"]).exact or kind in FACTORIES:  # the very candidates, and not only the answer
-        rows = index.nearest(queries, 3)
+        candidates = index.nearest(queries, 3)
         turned = index.nearest(queries[::-1], 3)[::-1]
-        for one, other in zip(rows, turned, strict=True):
+        for one, other in zip(candidates, turned, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -147,9 +147,7 @@ def test_scores_are_float64_products_of_the_stored_vectors(built: Any) -> None:
     rows = index.nearest(queries, 3)
     for query, near, scores in zip(queries, rows, index.scores(queries, rows), strict=True):
         stored = cloud(20_000)[near].astype(np.float64)
-        assert scores.tolist() == [sum(a * float(b) for a, b in zip(v, query, strict=True)) for v in stored] or (
-            np.abs(scores - stored @ query.astype(np.float64)).max() < 1e-12
-        )
+        assert np.abs(scores - stored @ query.astype(np.float64)).max() < 1e-12
 
 
 def test_a_forked_process_searches(built: Any) -> None:
@@ -261,7 +259,12 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(training, "KEEP_EVERY_S", 0.0)
     trainings = []
     real = training._trained
-    monkeypatch.setattr(training, "_trained", lambda *args: trainings.append(1) or real(*args))
+
+    def trained(*args: Any) -> Any:
+        trainings.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(training, "_trained", trained)
     given = chunks(vectors, 1_000)
 
     def killed(*_: Any) -> Any:

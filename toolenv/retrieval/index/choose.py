@@ -17,7 +17,7 @@ SHARE_OF_MEMORY = 0.25
 DEFAULT_RECALL = 0.95
 
 # Recall@3 against Flat that a share of the lists gives, measured on 1M vectors in 4,096 lists.
-PROBES_AT_1M = ((0.80, 8), (0.90, 24), (0.95, 64), (0.97, 128), (0.98, 192), (0.99, 384), (0.995, 1024))
+PROBES_AT_1M = ((0.88, 32), (0.92, 64), (0.95, 104), (0.96, 128), (0.98, 256), (0.99, 512), (0.995, 1024))
 # The most that a kind was seen to reach with all lists looked into.
 REACH = {"rabitq": 0.995, "ivf-pq": 0.97, "rabitq1": 0.90}
 
@@ -158,7 +158,7 @@ def nprobe_for(recall: float, lists: int) -> int:
 
     Example:
         >>> nprobe_for(0.95, 4096), nprobe_for(0.95, 1024), nprobe_for(1.0, 512)
-        (64, 32, 512)
+        (104, 52, 512)
     """
     probes = next((probes for reached, probes in PROBES_AT_1M if recall <= reached), None)
     if probes is None:

@@ -21,6 +21,8 @@ from toolenv.retrieval.index.vectors import VectorFile, Vectors
 
 MARGIN = 16  # extra candidates of an exact index: ties at place k are then broken by row and not by chance
 
+MOST_EXTRA = 32  # candidates of a lossy index beyond the k asked for: three times k, and no more than these
+
 
 class DenseIndex:
     """A FAISS index of vectors, and the vectors themselves.
@@ -67,7 +69,7 @@ class DenseIndex:
         self.num_searches = 0
         self._kind = kind_of(choice.kind, choice.dimension)
         self._index = self._open()
-        self._file = VectorFile(vectors)
+        self._file = VectorFile(vectors if self._index is not None else np.asarray(vectors))  # all of it is read anyway
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool: ThreadPoolExecutor | None = None
         self._pool_of = 0
@@ -107,7 +109,7 @@ class DenseIndex:
         try:
             if self._kind.exact:
                 return list(self._all_at_once(queries, min(len(self), k + MARGIN)))
-            depth = min(len(self), max(k, self.settings["depth"]))
+            depth = min(len(self), max(self.settings["depth"], k + min(3 * k, MOST_EXTRA)))
             return list(self._workers().map(lambda query: self._one(query, depth), queries))
         except RuntimeError as error:
             raise RetrieverError(f"the search for {len(queries)} queries in {self.path} failed: {error}") from error
@@ -183,7 +185,7 @@ class DenseIndex:
             if hasattr(stored, "prefetch_nthread"):
                 stored.prefetch_nthread = 0  # else every search starts 32 threads that touch the lists before it does
         if hasattr(graph, "hnsw"):
-            graph.hnsw.efSearch = 2 * self.settings["nprobe"] if lists else self.settings["ef_search"]
+            graph.hnsw.efSearch = self.settings["nprobe"] if lists else self.settings["ef_search"]
 
     def _workers(self) -> ThreadPoolExecutor:
         """The pool of this process: one that was made before a fork has no threads in the child."""

@@ -16,8 +16,8 @@ LINK_BYTES = 4 * (2 * LINKS + 4)  # twice the links at the bottom, and what the 
 ID_BYTES = 8
 MAX_LISTS = 65_536
 LEAST_IN_A_LIST = 39  # FAISS warns below it
-DEPTH = 16
-"""Candidates of a lossy index that are scored exactly: with 3 bits a dimension, the best 3 are among the first 16."""
+DEPTH = 12
+"""Candidates of a lossy index that are scored exactly, at least: at 3 bits a dimension the first 12 hold the best 3."""
 
 
 @dataclass(frozen=True, slots=True)

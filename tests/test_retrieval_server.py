@@ -370,7 +370,7 @@ def test_where_it_may_listen() -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_who_waits_for_an_answer_gets_it_when_the_server_ends(end: signal.Signals) -> None:
-    slow = "type('Slow', (DotRetriever,), {'search_scored': lambda s, q, k: (time.sleep(0.5), DotRetriever."
+    slow = "type('Slow', (DotRetriever,), {'search_scored': lambda s, q, k: (time.sleep(0.2), DotRetriever."
     slow += "search_scored(s, q, k))[1]})(CORPUS)"
     with search_server(slow, max_batch=1) as (process, url), ThreadPoolExecutor(4) as threads:
         RemoteRetriever(url).search(["warm"], 1)

@@ -31,7 +31,7 @@ WHOLE = DotRetriever(PASSAGES)
 # Shards --------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     places=st.lists(st.integers(0, 3), min_size=len(PASSAGES), max_size=len(PASSAGES)),
     copies=st.sets(st.integers(0, len(PASSAGES) - 1), max_size=4),
@@ -71,6 +71,8 @@ def test_shards_whose_scores_do_not_compare_are_refused() -> None:
         ShardedRetriever([dense], on_dead="ignore")  # type: ignore[arg-type]
     with pytest.raises(RetrieverError, match=r"no answer from http://127.0.0.1:9/health"):
         ShardedRetriever([dense, "http://127.0.0.1:9"])
+    with pytest.warns(RuntimeWarning), pytest.raises(RetrieverError, match=r"no replica of a shard answers: no answer"):
+        ShardedRetriever([dense, ["http://127.0.0.1:9"]])
 
 
 def test_a_dead_shard_is_an_error_or_is_reported() -> None:
@@ -156,6 +158,7 @@ def test_a_dead_replica_is_passed_over_reported_and_tried_again(monkeypatch: pyt
     assert one.status()[0].alive
 
 
+@pytest.mark.filterwarnings("ignore:passing over")
 def test_where_all_are_dead_each_is_named() -> None:
     first, second = DotRetriever(CORPUS[:4]), DotRetriever(CORPUS[:5])
     one = replicated(first, second, retries=2)
@@ -187,6 +190,26 @@ def test_a_server_that_comes_back_with_another_index_is_not_asked() -> None:
         one.search(["gas"], 1)
     assert other.batches == []
     assert one.status()[1].reason == "has another index: two, not one"
+    good.failure = "gone"  # and not where it is the only one left, here or in another process
+    for each in (one, pickle.loads(pickle.dumps(one))):
+        with pytest.warns(RuntimeWarning), pytest.raises(RetrieverError, match="none of 2 replicas answers"):
+            each.search(["gas"], 1)
+    assert other.batches == []
+
+
+@pytest.mark.filterwarnings("ignore:passing over")
+def test_the_last_one_left_is_looked_at_before_it_is_asked() -> None:
+    first, second = DotRetriever(CORPUS, identity="one"), DotRetriever(CORPUS, identity="one")
+    one = replicated(first, second)
+    first.failure = second.failure = "restarting"
+    with pytest.warns(RuntimeWarning), pytest.raises(RetrieverError):
+        one.search(["gas"], 1)
+    first.failure, first.identity = "", "two"
+    with pytest.raises(RetrieverError, match="has another index"):
+        one.search(["gas"], 1)
+    assert first.batches == []
+    second.failure = ""
+    assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
 
 
 # Processes -----------------------------------------------------------------------------------------------------------

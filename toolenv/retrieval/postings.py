@@ -37,12 +37,14 @@ class Settings:
         b: How much long passages are held back.
         passages: How many passages it has.
         corpus_sha256: Which passages; empty where that is not known.
+        stemmer: Language whose rules cut the words to their stems; empty: none.
     """
 
     k1: float
     b: float
-    passages: int
+    passages: int = 0
     corpus_sha256: str = ""
+    stemmer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Postings:
         Raises:
             OSError: The folder cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        begin(folder)
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         write_settings(self.settings, folder)
@@ -171,6 +173,12 @@ def _edges(passages: int) -> NDArray[np.int64]:
     first = np.cumsum([0, *BLOCKS])
     edges = np.concatenate([first, np.arange(first[-1], passages + BLOCKS[-1], BLOCKS[-1])])
     return np.unique(edges.clip(max=passages))
+
+
+def begin(folder: Path) -> None:
+    """Make a folder for an index; one that stood there does not open any more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SETTINGS).unlink(missing_ok=True)
 
 
 def write_settings(settings: Settings, folder: Path) -> None:

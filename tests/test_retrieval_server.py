@@ -386,24 +386,25 @@ def test_who_waits_for_an_answer_gets_it_when_the_server_ends(end: signal.Signal
 
 
 def test_a_full_server_says_when_to_come_again() -> None:
-    go = threading.Event()
+    go, entered = threading.Event(), threading.Event()
 
     class Held(DotRetriever):
         def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
             if "held" in queries:
-                assert go.wait(LONG_S)
+                entered.set()
+                assert go.wait(4 * LONG_S)
             return super().search_scored(queries, k)
 
-    with client_of(Held(CORPUS), max_batch=1, max_waiting=1) as client, ThreadPoolExecutor(3) as threads:
+    with client_of(Held(CORPUS), max_batch=1, max_waiting=1) as client, ThreadPoolExecutor(2) as threads:
         wait_until_ready(client)
-        first = [threads.submit(client.post, "/retrieve", json={"queries": ["held"]})]
+        searched = threads.submit(client.post, "/retrieve", json={"queries": ["held"]})
+        assert entered.wait(LONG_S)
+        waiting = threads.submit(client.post, "/retrieve", json={"queries": ["gas"]})
         deadline = time.monotonic() + LONG_S
-        while "queue_depth 1" not in client.get("/metrics").text:
+        while "queue_depth 1\n" not in client.get("/metrics").text:
             assert time.monotonic() < deadline
-            if len(first) < 2:
-                first.append(threads.submit(client.post, "/retrieve", json={"queries": ["gas"]}))
             time.sleep(0.01)
         full = client.post("/retrieve", json={"queries": ["gas"]})
         go.set()
         assert (full.status_code, full.headers["Retry-After"]) == (429, "1")
-        assert [one.result(LONG_S).status_code for one in first] == [200, 200]
+        assert [one.result(LONG_S).status_code for one in (searched, waiting)] == [200, 200]

@@ -266,6 +266,7 @@ def test_an_index_by_its_folder_is_searched_in_one_matrix(built: Path, corpus_fi
     assert 'Doc 1(Title: "Saturn")' in observations[63][-1].content
     checked = SearchQAEnv(TASKS, index=str(built), corpus=corpus_file)
     assert checked.tools["search"] is envs.envs[0].tools["search"]
+    assert not any(task.gold_passages for task in SearchQAEnv(index=built).tasks)  # theirs are not in this corpus
     opened = SearchQAEnv(TASKS, index=built, open_tool=True)
     opened.reset(seed=0)
     opened.step(opened.format.write_call(ToolCall("open", {"title": "saturn"})))

@@ -104,9 +104,8 @@ def make_limit(max_chars: int, max_tokens: int | None, tokenizer: Any) -> Limit:
         ConfigError: Tokens without a tokenizer, a tokenizer without a number of tokens, or what the limits refuse.
 
     Example:
-        >>> make_limit(100, 50, None)
-        Traceback (most recent call last):
-        toolenv.errors.ConfigError: max_observation_tokens needs the policy's tokenizer: give tokenizer=, an object ...
+        >>> make_limit(5, None, None).cut("a river")
+        'a riv'
     """
     if max_tokens is None:
         if tokenizer is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolenv.env import ToolEnv
 from toolenv.envs.open_tool import OpenTool
-from toolenv.envs.search_source import Settings, search_tool
+from toolenv.envs.search_source import Settings, is_url, search_tool
 from toolenv.envs.search_tool import MAX_OBSERVATION_CHARS, TOP_K, SearchTool
 from toolenv.episode import Task, TaskSet
 from toolenv.errors import ConfigError
@@ -105,12 +106,13 @@ class SearchQAEnv(ToolEnv):
         settings = Settings(top_k, max_observation_chars, max_queries, max_observation_tokens, tokenizer)
         search = search_tool(retriever, corpus, index, settings)
         tools: list[Tool] = [search, *([OpenTool(search.retriever, search.limit)] if open_tool else [])]
-        super().__init__(
-            _load(asked, split, (hops,) if isinstance(hops, int) else hops, search.retriever),
-            tools,
-            format=format,
-            **kwargs,
-        )
+        if asked is None:
+            elsewhere = corpus is not None or index is not None or (isinstance(retriever, str) and is_url(retriever))
+            chosen = (hops,) if isinstance(hops, int) else hops
+            loaded: Sequence[Task] = _bundled_tasks(split, tuple(sorted(set(chosen))), not elsewhere)
+        else:
+            loaded = _load(asked, search.retriever)
+        super().__init__(loaded, tools, format=format, **kwargs)
         self._check_options_can_be_used(search)
 
     def example_actions(self) -> tuple[str, ...]:
@@ -135,11 +137,7 @@ _SEVERAL = ToolCall("search", {"queries": ["Lyon", "the Rhone"]})
 _OPEN = ToolCall("open", {"title": "Lyon", "start": 2})
 
 
-def _load(
-    asked: Sequence[Task] | str | Path | None, split: Split, hops: Sequence[int], retriever: Retriever
-) -> Sequence[Task]:
-    if asked is None:
-        return _bundled_tasks(split, tuple(sorted(set(hops))))
+def _load(asked: Sequence[Task] | str | Path, retriever: Retriever) -> Sequence[Task]:
     if not isinstance(asked, str | Path):
         return asked
     from toolenv.data.qa import load_questions, tasks_over
@@ -148,7 +146,11 @@ def _load(
 
 
 @lru_cache(maxsize=8)
-def _bundled_tasks(split: Split, hops: tuple[int, ...]) -> TaskSet:
+def _bundled_tasks(split: Split, hops: tuple[int, ...], over_their_corpus: bool) -> TaskSet:
+    """The bundled questions; over another corpus than theirs without gold passages, which it does not have."""
     from toolenv.data.world import questions
 
-    return questions(split, hops=hops)
+    tasks = questions(split, hops=hops)
+    if over_their_corpus:
+        return tasks
+    return TaskSet((replace(task, gold_passages=()) for task in tasks), tasks.name)

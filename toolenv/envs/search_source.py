@@ -55,7 +55,7 @@ def search_tool(
     if index is not None:
         return _shared(_open(index, corpus, retriever), settings)
     if isinstance(retriever, str | None):
-        if retriever is not None and retriever.startswith(("http://", "https://")):
+        if retriever is not None and is_url(retriever):
             _refuse_corpus(corpus, retriever)
             return _shared(_server(retriever), settings)
         spec = retriever or DEFAULT
@@ -105,6 +105,16 @@ def _shared(retriever: Any, settings: Settings) -> SearchTool:
 @lru_cache(maxsize=8)
 def _shared_tool(retriever: Any, settings: Settings) -> SearchTool:
     return settings.tool(retriever)
+
+
+def is_url(retriever: str) -> bool:
+    """Whether the name of a retriever is the address of a server.
+
+    Example:
+        >>> is_url("http://localhost:8000"), is_url("bm25")
+        (True, False)
+    """
+    return retriever.startswith(("http://", "https://"))
 
 
 def _refuse_corpus(corpus: object, retriever: object) -> None:

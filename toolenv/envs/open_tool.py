@@ -44,14 +44,15 @@ class OpenTool:
 
     Example:
         >>> from toolenv.retrieval import make_retriever
-        >>> lyon = [Passage("1-1", "Lyon", "A city."), Passage("1-2", "Lyon", "It has two rivers.")]
-        >>> tool = OpenTool(make_retriever("bm25", lyon), CharLimit(70))
+        >>> texts = ("A city.", "It has two rivers, the Rhone and the Saone.")
+        >>> lyon = [Passage(f"1-{number}", "Lyon", text) for number, text in enumerate(texts, start=1)]
+        >>> tool = OpenTool(make_retriever("bm25", lyon), CharLimit(85))
         >>> print(tool(title="Lyon").content)
         Article "Lyon", passages 1 to 1 of 2; read on with start 2.
         A city.
         >>> print(tool(title="Lyon", start=2).content)
         Article "Lyon", passages 2 to 2 of 2.
-        It has two rivers.
+        It has two rivers, the Rhone and the Saone.
     """
 
     name = "open"

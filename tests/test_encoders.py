@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,16 @@ def test_specs_make_the_encoder_again(tmp_path: Path, minilm: MiniLMEncoder) -> 
     assert make_encoder(folder).name == TransformerEncoder(folder).name
     assert TransformerEncoder(folder, max_tokens=9).spec == ""  # a folder alone would not make it again
     assert make_encoder(minilm) is minilm
+
+
+def test_an_encoder_goes_to_another_process_without_its_weights(minilm: MiniLMEncoder, tmp_path: Path) -> None:
+    encoder = TransformerEncoder(model(tmp_path / "m"), query_prefix="q: ", device="cpu")
+    want = encoder.encode(["a"])
+    pickled = pickle.dumps(encoder)
+    assert len(pickled) < 10_000
+    again = pickle.loads(pickled)
+    assert again.name == encoder.name
+    np.testing.assert_array_equal(again.encode(["a"]), want)
 
 
 def test_what_is_no_encoder_is_refused() -> None:

@@ -172,6 +172,9 @@ class TransformerEncoder:
     def __deepcopy__(self, memo: dict[int, Any]) -> TransformerEncoder:
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_models": {}}  # another process loads its own
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 

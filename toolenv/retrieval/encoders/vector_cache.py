@@ -50,3 +50,6 @@ class VectorCache:
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def __reduce__(self) -> tuple[type[VectorCache], tuple[int]]:
+        return VectorCache, (self._size,)  # another process begins with none

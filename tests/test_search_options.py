@@ -347,6 +347,10 @@ def test_a_file_of_questions_under_either_name(name: str, tmp_path: Path) -> Non
     assert env.episode.task.gold_passages == (("Neon",),)
     env.step(call(env, "noble gas"))
     assert env.episode.turns[0].results[0].data["passages"] == ["Neon"]
+    again = SearchQAEnv(str(path), corpus=str(path), retriever="bm25")
+    assert again.tasks is env.tasks  # read once
+    path.write_text(json.dumps([{**MULTI_HOP[0], "_id": "5b"}]))
+    assert [task.id for task in SearchQAEnv(str(path), corpus=CORPUS, retriever="bm25").tasks] == ["5b"]
     foreign = SearchQAEnv(str(path), corpus=CORPUS, retriever="bm25")
     assert foreign.tasks[0].gold_passages == ()
     assert not has_bundled_tasks("ToolSearchQA-v0", {name: str(path)})

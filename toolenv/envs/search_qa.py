@@ -137,12 +137,28 @@ _SEVERAL = ToolCall("search", {"queries": ["Lyon", "the Rhone"]})
 _OPEN = ToolCall("open", {"title": "Lyon", "start": 2})
 
 
-def _load(asked: Sequence[Task] | str | Path, retriever: Retriever) -> Sequence[Task]:
+def _load(asked: Sequence[Task] | str | Path, retriever: Any) -> Sequence[Task]:
     if not isinstance(asked, str | Path):
         return asked
+    path = Path(asked).absolute()
+    try:
+        status = path.stat()
+        hash(retriever)
+    except (OSError, TypeError):  # reading says what is wrong with the file
+        return _read(path, retriever)
+    return _read_once(path, (status.st_mtime_ns, status.st_size), retriever)
+
+
+def _read(path: Path, retriever: Retriever) -> TaskSet:
     from toolenv.data.qa import load_questions, tasks_over
 
-    return tasks_over(load_questions(asked), retriever)
+    return tasks_over(load_questions(path), retriever)
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, version: tuple[int, int], retriever: Any) -> TaskSet:
+    """Environments that are made one by one read a file once, until it changes."""
+    return _read(path, retriever)
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,6 @@
 """Search on real questions: what finds the paragraph that was asked about, how fast, and in how much memory.
 
-Run, after ``toolenv fetch squad-wiki``:
+Run (it fetches what it needs):
 
 - ``python -m benchmarks.bench_retrieval --quick``: 2,000 questions over 5,000 passages, minutes.
 - ``python -m benchmarks.bench_retrieval``: 4,000 questions over 20,000 passages and over all 113,520, on a machine

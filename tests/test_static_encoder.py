@@ -47,6 +47,8 @@ def test_means_by_hand(tmp_path: Path) -> None:
         atol=1e-6,
     )
     assert encoder.encode([], "passage").shape == (0, 2)
+    many = encoder.encode(["red", "blue", "gas"] * 500, "passage")
+    np.testing.assert_array_equal(many, np.tile(encoder.encode(["red", "blue", "gas"]), (500, 1)))
 
 
 def test_weights_and_shared_vectors_by_hand(tmp_path: Path) -> None:

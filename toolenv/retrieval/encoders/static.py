@@ -21,6 +21,7 @@ from toolenv.retrieval.encoders.fingerprint import fingerprint
 from toolenv.retrieval.encoders.hub import model_folder, model_label
 
 MAX_TOKENS = 512
+CHUNK = 256  # a tenth faster than a thousand at once, and bounded in memory
 TABLES = ("embeddings", "embedding.weight")
 """What model2vec and wordllama call the table of vectors."""
 
@@ -92,11 +93,13 @@ class StaticEncoder:
         """Vectors ``(N, D)``, float32, of length 1; see ``Encoder``. Each text is summed by itself."""
         model = self._model()
         means = np.zeros((len(texts), self.dimension), np.float32)
-        clean = [clean_text(text, MAX_CHARS) for text in texts]
-        for row, tokens in enumerate(model.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
-            ids = [number for number in tokens.ids if number != model.unknown][:MAX_TOKENS]
-            if ids:
-                means[row] = model.vectors[ids].mean(axis=0)
+        for start in range(0, len(texts), CHUNK):
+            clean = [clean_text(text, MAX_CHARS) for text in texts[start : start + CHUNK]]
+            encodings = model.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+            for row, encoding in enumerate(encodings, start):
+                ids = [number for number in encoding.ids if number != model.unknown][:MAX_TOKENS]
+                if ids:
+                    means[row] = model.vectors[ids].mean(axis=0)
         return unit_vectors(means)
 
     def _model(self) -> _Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -37,6 +36,7 @@ from toolenv.retrieval.index.manifest import (
 from toolenv.retrieval.index.opening import VECTOR_TYPES
 from toolenv.retrieval.index.places import put_in_place
 from toolenv.retrieval.index.recall import measure_recall
+from toolenv.retrieval.index.steps import Steps
 from toolenv.retrieval.index.store import PassageStore
 from toolenv.retrieval.index.store_files import FACTS, FILES
 from toolenv.retrieval.index.training import train_and_add
@@ -93,7 +93,7 @@ class Job:
         self.encoding_said, self.progress = progress, progress and not brief
         self.building = folder.with_name(folder.name + BUILDING)
         self.old = _standing(folder, source)
-        self.steps = _Steps(self.building / STEPS)
+        self.steps = Steps(self.building / STEPS)
 
     def run(self) -> Path:
         """Do what was not done yet, and put the index in its place."""
@@ -279,34 +279,6 @@ class Job:
     def _say(self, text: str) -> None:
         if self.progress:
             print(text, file=sys.stderr, flush=True)
-
-
-class _Steps:
-    """Which steps of a build are done, and with what."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._done: dict[str, Any] = {}
-
-    def read(self) -> None:
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            self._done = found if isinstance(found, dict) else {}
-        except (OSError, ValueError):
-            self._done = {}
-
-    def has(self, step: str, key: list[Any]) -> bool:
-        return bool(self._done.get(step) == key)
-
-    def finish(self, step: str, key: list[Any]) -> None:
-        self._done[step] = key
-        aside = self.path.with_name(f"{self.path.name}.new")
-        aside.write_text(json.dumps(self._done), encoding="utf-8")
-        os.replace(aside, self.path)
-
-    def clear(self) -> None:
-        self._done = {}
-        self.path.unlink(missing_ok=True)
 
 
 def vectors_file(choice: Choice) -> str:

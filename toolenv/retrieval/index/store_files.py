@@ -51,7 +51,7 @@ def write_store(passages: Iterable[Passage], folder: Path, progress: Callable[[i
             raise DataError("the corpus is empty; it needs at least one passage")
         _write_tables(written, folder)
     except OSError as error:
-        raise RetrieverError(f"{folder}: the passages cannot be written: {error}") from error
+        raise RetrieverError(f"{folder}: the passages cannot be written: {error}; make room, and call again") from error
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

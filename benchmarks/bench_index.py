@@ -205,6 +205,7 @@ def _proof(options: argparse.Namespace, real: Vectors, queries: NDArray[np.float
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     held: dict[str, Any] = json.loads(done.stdout)
+    print(json.dumps(held), flush=True)
     truth = _truth(options.folder, vectors, queries[:JUDGED])
     rows = np.load(found)[:JUDGED]
     scores = [_products(vectors, near, query) for near, query in zip(rows, queries, strict=False)]

@@ -21,6 +21,7 @@ from toolenv.retrieval.index.vectors import VectorFile, Vectors
 
 MARGIN = 16  # extra candidates of an exact index: ties at place k are then broken by row and not by chance
 
+TOGETHER = 8  # queries in one call of FAISS, where it answers each alike: a fifth less time than one by one
 MOST_EXTRA = 32  # candidates of a lossy index beyond the k asked for: three times k, and no more than these
 
 
@@ -29,8 +30,9 @@ class DenseIndex:
 
     The same query gets the same candidates and scores alone, in any batch and in any process. An index that compares
     with every vector takes all queries at once, and offers more than ``k`` rows: what its arithmetic, which differs by
-    1e-7 from batch to batch, orders wrongly stays among them. The others take each query for itself, on as many threads
-    as there are cores. Scores are summed in float64 from the vectors, which are read from disk where they are mapped.
+    1e-7 from batch to batch, orders wrongly stays among them. The others take each query for itself, or a few where
+    FAISS looks at one after the other, on as many threads as there are cores. Scores are summed in float64 from the
+    vectors, which are read from disk where they are mapped.
 
     Args:
         path: The FAISS index, from ``train_and_add``.
@@ -110,7 +112,9 @@ class DenseIndex:
             if self._kind.exact:
                 return list(self._all_at_once(queries, min(len(self), k + MARGIN)))
             depth = min(len(self), max(self.settings["depth"], k + min(3 * k, MOST_EXTRA)))
-            return list(self._workers().map(lambda query: self._one(query, depth), queries))
+            size = min(TOGETHER, -(-len(queries) // self._threads)) if self._kind.alike else 1
+            parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+            return [rows for some in self._workers().map(lambda part: self._some(part, depth), parts) for rows in some]
         except RuntimeError as error:
             raise RetrieverError(f"the search for {len(queries)} queries in {self.path} failed: {error}") from error
 
@@ -132,11 +136,12 @@ class DenseIndex:
         metric = self._faiss.METRIC_INNER_PRODUCT
         return np.asarray(self._faiss.knn(queries, np.asarray(self.vectors), k, metric=metric)[1])
 
-    def _one(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        """Candidates of one query; the disk is told at once which vectors will be wanted."""
-        rows = self._offered(self._index.search(query[None], depth)[1][0])
-        self._file.expect(rows)
-        return rows
+    def _some(self, queries: NDArray[np.float32], depth: int) -> list[NDArray[np.int64]]:
+        """Candidates of some queries; the disk is told at once which vectors will be wanted."""
+        found = [self._offered(rows) for rows in self._index.search(queries, depth)[1]]
+        for rows in found:
+            self._file.expect(rows)
+        return found
 
     def _offered(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """FAISS fills up with -1 what it did not find."""

@@ -32,6 +32,7 @@ class Kind:
         exact: Whether it finds what comparing with every vector would.
         settings: What a search may set, with the usual values; 0 is worked out for each index.
         mapped: Whether FAISS maps its file: opening takes milliseconds, and processes share its memory.
+        alike: Whether FAISS itself answers a query alike in any batch: it looks at one after the other.
 
     Example:
         >>> KINDS["sq8"].code_bytes(384)
@@ -47,6 +48,7 @@ class Kind:
     exact: bool = False
     settings: dict[str, int] = field(default_factory=dict)
     mapped: bool = True
+    alike: bool = False
 
     def factory_for(self, passages: int, dimension: int) -> str:
         """The factory string for so many vectors of so many dimensions."""
@@ -112,6 +114,7 @@ KINDS: dict[str, Kind] = {
             "IVF{lists}_HNSW32,SQ8",
             lambda d: d + ID_BYTES,
             settings=_with_lists(DEPTH),
+            alike=True,
         ),
         Kind(
             "ivf-pq",
@@ -127,6 +130,7 @@ KINDS: dict[str, Kind] = {
             "IVF{lists}_HNSW32,RaBitQ3",
             _rabitq_bytes(3),
             settings=_with_lists(DEPTH),
+            alike=True,
         ),
         Kind(
             "rabitq1",
@@ -134,6 +138,7 @@ KINDS: dict[str, Kind] = {
             "IVF{lists}_HNSW32,RaBitQ",
             _rabitq_bytes(1),
             settings=_with_lists(8 * DEPTH),
+            alike=True,
         ),
     )
 }

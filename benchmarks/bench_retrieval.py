@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from toolenv.data.assets import ASSETS, fetch
 from toolenv.data.jsonl import load_tasks
 from toolenv.errors import ToolEnvError
+from toolenv.extras import require
 from toolenv.retrieval import Retriever, add_to_index, build_index, open_index
 from toolenv.retrieval.bm25 import BM25Retriever
 from toolenv.retrieval.encoders import make_encoder
@@ -298,6 +299,7 @@ def probed(index: Path, part: str) -> dict[str, float]:
 
 def probe(index: str, part: str) -> None:
     """Open an index, search it, and print how long the one took and what memory the other left."""
+    require("faiss", "search")  # importing Python code is no part of opening
     started = time.perf_counter()
     retriever = open_index(index, retriever=None if part == "hybrid" else part)
     opened_ms = 1e3 * (time.perf_counter() - started)

@@ -1,10 +1,10 @@
 """Searches an index with its memory held to a limit by a control group, and tells how long batches took.
 
-``benchmarks.bench_index --proof`` starts this as a process of its own. The process makes a group below its own, moves
-in before it opens anything, and answers queries in batches; all that it touches is charged to the group: its heap, the
-pages of the index, and the pages of the vectors that it reads. Cached pages of the two files are dropped before, since
-pages that another group has paid for would be free. The libraries stay in the cache, because other processes use them;
-the peak of the resident memory (``VmHWM``) counts them too.
+``benchmarks.bench_index --proof`` starts this as a process of its own. It makes a group below its own, moves in, and
+begins again inside, so that all that it touches is charged to the group: Python's heap, the pages of the index, and the
+pages of the vectors that it reads. Cached pages of the two files are dropped before, since pages that another group has
+paid for would be free. Files of libraries stay in the cache, because other processes use them; the peak of the resident
+memory (``VmHWM``) counts them too.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ class Limited:
         own = next((line.split(":", 2)[2] for line in lines if line.split(":", 2)[1] == "memory"), None)
         if own is None:
             raise SystemExit("the proof needs the memory controller of cgroup v1; on v2 run it under systemd-run")
-        self.home = GROUPS / own.lstrip("/")
-        self.folder = self.home / f"index-proof-{os.getpid()}"
+        name = f"index-proof-{os.getpid()}"
+        self.home = GROUPS / own.removesuffix(f"/{name}").lstrip("/")
+        self.folder = self.home / name
+        if own.endswith(name):
+            return  # begun again inside
         self.folder.mkdir()
         self.write("memory.limit_in_bytes", limit_bytes)
         self.write("cgroup.procs", os.getpid())
+        # Begin again, so that the heap of Python and its libraries is charged to the group, too.
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.index_proof", *sys.argv[1:]])
 
     def write(self, name: str, value: int) -> None:
         """Set a value of the group."""
@@ -85,9 +90,9 @@ def prove(job: dict[str, Any]) -> dict[str, Any]:
     """Answer all queries inside the group; the rows found are written to ``job["found"]``."""
     index_path, vectors_path = Path(job["index"]), Path(job["vectors"])
     choice = Choice.from_record(job["choice"])
+    group = Limited(job["limit_bytes"])
     drop_pages(index_path)
     drop_pages(vectors_path)
-    group = Limited(job["limit_bytes"])
     before = group.state()
     started = time.perf_counter()
     vectors = open_vectors(vectors_path, choice.passages, choice.dimension)

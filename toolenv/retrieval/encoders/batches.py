@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-MIN_TOKENS = 64
+MIN_TOKENS = 32
 """Matrices of fewer rows are multiplied in another order on a CPU, so that the last bit of a vector changes."""
 
 
@@ -38,6 +38,6 @@ def repeated(batch: list[T], length: int) -> list[T]:
 
     Example:
         >>> len(repeated(["a query of ten tokens"], 10)), len(repeated(["a long one"], 200))
-        (7, 1)
+        (4, 1)
     """
     return batch * -(-MIN_TOKENS // (len(batch) * length))

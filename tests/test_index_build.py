@@ -185,6 +185,21 @@ def test_ctrl_c_keeps_what_was_encoded(tmp_path: Path, small_blocks: None) -> No
     assert len(PassageStore(other)) == 50
 
 
+def test_lists_of_vectors_that_are_no_more_are_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*of: object) -> None:
+        raise KeyboardInterrupt
+
+    corpus, folder = write(tmp_path / "c.jsonl", MANY), tmp_path / "index"
+    with monkeypatch.context() as patched:
+        patched.setattr("toolenv.retrieval.index.training._add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(corpus, folder, encoder=WordEncoder(), kind="ivf-sq8", progress=False)
+    edited = [Passage(passage.id, passage.title, passage.text[::-1]) for passage in MANY]  # as many as before
+    build_index(write(corpus, edited), folder, encoder=WordEncoder(), kind="ivf-sq8", progress=False)
+    fresh = build_index(corpus, tmp_path / "fresh", encoder=WordEncoder(), kind="ivf-sq8", progress=False)
+    assert contents(folder) == contents(fresh)
+
+
 def test_a_swap_that_was_cut_in_two_is_finished(tmp_path: Path) -> None:
     corpus, folder = write(tmp_path / "c.jsonl"), tmp_path / "index"
     build_index(corpus, folder, retriever="bm25", progress=False)

@@ -139,7 +139,10 @@ class Job:
         vectors = open_vectors(path, len(store), encoder.dimension, dtype)
         key = [store.sha256, encoder.name, choice.record()]
         if not self.steps.has("dense", key):
-            (self.building / FAISS_FILE).unlink(missing_ok=True)
+            if not self.steps.has("dense begun", key):  # what was begun is of other vectors
+                for rest in self.building.glob(f"{FAISS_FILE}*"):
+                    rest.unlink()
+                self.steps.finish("dense begun", key)
             train_and_add(choice, vectors, self.building / FAISS_FILE, progress=self.progress)
             self.steps.finish("dense", key)
         index = DenseIndex(self.building / FAISS_FILE, vectors, choice)

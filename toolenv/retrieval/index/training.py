@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolenv.errors import DataError
+from toolenv.errors import DataError, RetrieverError
 from toolenv.extras import require
 from toolenv.progress import Progress
 from toolenv.retrieval.index.choose import Choice
@@ -37,7 +37,8 @@ def train_and_add(
     """Make the index of ``vectors`` and write it to ``path``, whole or not at all.
 
     The lists are learnt from a sample. What is learnt, and every ten minutes what was added, is kept beside ``path``
-    in a file ending in ``.part``; a call that was killed goes on from there if it is made again in the same way.
+    in a file ending in ``.part``; a call that was killed goes on from there if it is made again in the same way, with
+    the same vectors: whoever has others removes it.
     Memory: the sample, and the index itself.
 
     Args:
@@ -48,7 +49,8 @@ def train_and_add(
         seed: Of the sample and of the clustering.
 
     Raises:
-        DataError: The vectors do not fit the choice, hold what is no finite number, or the index cannot be written.
+        DataError: The vectors do not fit the choice, or hold what is no finite number.
+        RetrieverError: The index cannot be made or written, as on a full disk.
         MissingExtraError: FAISS is not installed.
     """
     if vectors.shape != (choice.passages, choice.dimension):
@@ -67,7 +69,9 @@ def train_and_add(
         faiss.write_index(index, str(part))
         _rename(part, path)
     except (OSError, RuntimeError, MemoryError) as error:
-        raise DataError(f"the index cannot be made at {path}: {error}") from error
+        raise RetrieverError(
+            f"the index cannot be made at {path}: {error}; make room where the disk or memory is full, and call again"
+        ) from error
     if said:
         said.close(f"{len(vectors):,} vectors, {path.stat().st_size / len(vectors):.0f} bytes each")
 

@@ -125,10 +125,19 @@ class DenseIndex:
             RetrieverError: The vectors cannot be read, or a query is no vector of this index.
         """
         wide = self._checked(queries).astype(np.float64)
+        pairs = list(zip(rows, wide, strict=True))
         try:
-            return [(self._file.read(near) * query).sum(axis=-1) for near, query in zip(rows, wide, strict=True)]
+            if self._kind.exact:
+                return [self._products(pair) for pair in pairs]
+            return list(self._workers().map(self._products, pairs))  # one thread waits for the disk, and another reads
         except OSError as error:
             raise RetrieverError(f"the vectors of {self.path} cannot be read: {error}") from error
+
+    def _products(self, pair: tuple[NDArray[np.int64], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Inner products of one query with its rows, summed one by one."""
+        rows, query = pair
+        products: NDArray[np.float64] = (self._file.read(rows) * query).sum(axis=-1)
+        return products
 
     def _all_at_once(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         if self._index is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -90,6 +91,36 @@ def test_one_answer_may_be_waited_for_less_than_others() -> None:
         with pytest.raises(SandboxError, match=r"no answer from .*/run after 1 tries"):
             endpoint(served).post("/run", {}, timeout_s=0.2)
         done.set()
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    ports = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            ports.append(self.client_address[1])
+            self.send_response(200 if len(ports) > 1 else 503)
+            if len(ports) % 2:
+                self.send_header("Content-Length", "2")
+            else:
+                self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"17" if len(ports) % 2 else b"1\r\n1\r\n1\r\n7\r\n0\r\n\r\n")
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        one = Endpoint(f"http://127.0.0.1:{server.server_port}", error=SandboxError, backoff_s=0.0)
+        assert [one.get("/") for _ in range(4)] == [17] * 4
+        one.close()
+        server.shutdown()
+        thread.join()
+    assert (len(ports), len(set(ports))) == (5, 1)
 
 
 def test_what_cannot_be_asked_is_refused(monkeypatch) -> None:

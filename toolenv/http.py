@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Iterator
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -108,13 +111,19 @@ class PoliteSession(requests.Session):
             method: ``"GET"`` or ``"POST"``.
             url: Whole address.
             body: The JSON; ``None``: none.
-            timeout_s: Longest wait for an answer, each time that it is asked for.
+            timeout_s: Longest wait for an answer, each time that it is asked for; once it begins, as long again until
+                all of it is there.
 
         Raises:
-            requests.RequestException: Nothing came, as often as it was tried.
+            requests.RequestException: Nothing came, as often as it was tried, or not all of it.
         """
         timeout = (CONNECT_TIMEOUT_S, timeout_s)
-        return self.request(method, url, json=body, timeout=timeout, allow_redirects=False)
+        with self.request(method, url, json=body, timeout=timeout, allow_redirects=False, stream=True) as response:
+            # requests' own timeout is for each piece of an answer, so that one that drips in has no end.
+            raw: Any = response.raw
+            raw.stream = partial(_stream, raw, timeout_s)
+            _ = response.content
+        return response
 
 
 class Bearer(AuthBase):
@@ -226,6 +235,15 @@ class Endpoint:
             return response.json()
         except ValueError:  # some answers are a plain word, or nothing
             return None
+
+
+def _stream(raw: BaseHTTPResponse, timeout_s: float, amt: int, decode_content: bool) -> Iterator[bytes]:
+    """A body as it comes, within its time; in the place of urllib3's ``stream``, which waits for whole chunks."""
+    end = time.monotonic() + timeout_s
+    while piece := raw.read1(amt, decode_content=decode_content):
+        yield piece
+        if time.monotonic() > end:
+            raise requests.ReadTimeout(f"the answer was not whole within {timeout_s:g} s of its beginning")
 
 
 def _hint(status: int) -> str:

@@ -1,4 +1,4 @@
-"""Search servers for tests: real ones, in processes of their own; and a retriever with exact scores."""
+"""Search servers for tests: real ones, in threads or in processes of their own; and a retriever with exact scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ import requests
 from retrieval_fakes import WordEncoder
 
 from toolenv.errors import RetrieverError
-from toolenv.retrieval.base import Hit, Passage, check_k, in_order, ranked
+from toolenv.retrieval.base import Hit, Passage, Retriever, check_k, in_order, ranked
+from toolenv.retrieval.serve import make_app
+from toolenv.serving import address_of, listen
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG_S = 30.0
@@ -53,6 +56,32 @@ class DotRetriever:
 
 
 @contextmanager
+def local_server(retriever: Retriever, *, port: int = 0, **settings: Any) -> Iterator[str]:
+    """A server in a thread, which starts at once, and its address, when it is ready."""
+    pytest.importorskip("starlette", reason="starlette is not installed; run: pip install 'toolenv[serve]'")
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed; run: pip install 'toolenv[serve]'")
+    app, listening = make_app(retriever, **settings), listen("127.0.0.1", port)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        url = address_of("127.0.0.1", listening)
+        wait_until_ready(url)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join(LONG_S)
+        listening.close()
+
+
+def wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + LONG_S
+    while requests.get(f"{url}/health", timeout=LONG_S).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
 def search_server(
     retriever: str = "DotRetriever(CORPUS, identity='one')", **settings: Any
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -60,9 +89,8 @@ def search_server(
     for module in ("starlette", "uvicorn"):
         pytest.importorskip(module, reason=f"{module} is not installed; run: pip install 'toolenv[serve]'")
     program = (
-        "import sys, time; sys.path.insert(0, 'tests'); from retrieval_fakes import CORPUS, WordEncoder;"
-        "from search_servers import DotRetriever; from toolenv.retrieval.base import Passage;"
-        "from toolenv.retrieval.index import open_index; from toolenv.retrieval.serve import serve;"
+        "import sys, time; sys.path.insert(0, 'tests'); from retrieval_fakes import CORPUS;"
+        "from search_servers import DotRetriever; from toolenv.retrieval.serve import serve;"
         f"serve({retriever}, port=0, **{settings!r})"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -72,10 +100,7 @@ def search_server(
         line = process.stdout.readline()
         said = re.search(r"at (http://127\.0\.0\.1:\d+)/retrieve", line)
         assert said, line
-        deadline = time.monotonic() + LONG_S
-        while requests.get(f"{said[1]}/health", timeout=LONG_S).status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until_ready(said[1])
         yield process, said[1]
     finally:
         if process.poll() is None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from toolenv.episode import Task
 from toolenv.errors import ConfigError, InfrastructureError, RetrieverError
 from toolenv.messages import ToolCall
 from toolenv.retrieval.base import Passage, Retriever, ScoredRetriever
-from toolenv.retrieval.client import RemoteRetriever, ServerInfo
+from toolenv.retrieval.client import RemoteRetriever, ServerFullError, ServerInfo
 from toolenv.retrieval.search_r1 import document_of
 
 pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
@@ -146,6 +146,34 @@ def test_it_waits_as_the_server_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [7.0, 60.0, 2.0, 4.0]  # where it does not say, .5 seconds that doubled twice
 
 
+def test_a_client_that_does_not_wait_hands_on_what_the_server_says() -> None:
+    with serve(lambda request: (429, {"Retry-After": "7"}, "full")) as served:
+        with pytest.raises(ServerFullError, match=r"429.*full") as full:
+            remote(served.url, waits=False).search(["x"], 1)
+        assert len(served.requests) == 1
+    assert full.value.retry_after_s == 7.0
+    again = pickle.loads(pickle.dumps(full.value))
+    assert (str(again), again.retry_after_s) == (str(full.value), 7.0)
+
+
+def test_an_index_that_is_swapped_under_a_live_server_is_noticed() -> None:
+    """Else what a cache holds, or what another shard found, would be mixed with what the new index finds."""
+    names = ["one", "one", "two", "one"]
+
+    def play(request: Request) -> Response:
+        status, _, text = result(request)
+        return status, {"X-Index-Identity": names[request.number]}, text
+
+    with serve(play) as served:
+        one = remote(served.url)
+        assert one.search(["gas"], 2) == LOCAL.search(["gas"], 2)
+        assert pickle.loads(pickle.dumps(one)).search(["gas"], 2) == LOCAL.search(["gas"], 2)
+        with pytest.raises(RetrieverError, match=r"has another index now: two, not one.*make a new RemoteRetriever"):
+            pickle.loads(pickle.dumps(one)).search(["gas"], 2)
+        assert one.identity == "one"
+        assert one.search(["gas"], 2) == LOCAL.search(["gas"], 2)
+
+
 def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     with serve(lambda request: (429, {"Retry-After": "50"}, "full")) as served:
         with pytest.raises(RetrieverError, match=r"429.*full"):
@@ -227,12 +255,22 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10
 TASKS = [Task(id="t", prompt="Which gas?", answers=("Neon",))]
 
 
+def drip(connection: socket.socket) -> None:
+    """Never pauses for long, and is never done."""
+    connection.sendall(HALF)
+    with suppress(OSError):
+        for _ in range(80):
+            time.sleep(0.05)
+            connection.sendall(b" ")
+
+
 def broken_servers() -> dict[str, tuple[Callable[[socket.socket], None], str]]:
     return {
         "it hangs": (lambda connection: time.sleep(0.4), "no answer|timed out"),
         "it dies in the request": (lambda connection: None, "no answer"),
         "it dies in the answer": (lambda connection: connection.sendall(HALF), "no answer"),
         "it hangs in the answer": (lambda connection: (connection.sendall(HALF), time.sleep(0.4))[0], "no answer"),
+        "it drips": (drip, "no answer.*not whole within 0.2 s"),
         "it is no web server": (lambda connection: connection.sendall(b"\x00\xff garbage\r\n\r\n"), "no answer"),
         "it answers garbage": (
             lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngarbage"),

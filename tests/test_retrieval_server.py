@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from retrieval_fakes import CORPUS, QUERIES, WordEncoder
-from search_servers import LONG_S, DotRetriever, ended, search_server
+from search_servers import LONG_S, DotRetriever, ended, local_server, search_server
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage
@@ -35,9 +36,8 @@ LOCAL = DotRetriever(CORPUS)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with search_server(default_topk=2) as (process, url):
+    with local_server(DotRetriever(CORPUS, identity="one"), default_topk=2) as url:
         yield url
-        assert ended(process, signal.SIGINT) == 0
 
 
 def ask(url: str, body: Any, **headers: str) -> requests.Response:
@@ -237,9 +237,19 @@ def test_who_has_left_is_not_searched_for() -> None:
     asyncio.run(play())
 
 
+def test_an_answer_names_the_index_it_is_from(server: str) -> None:
+    assert ask(server, {"queries": ["gas"]}).headers["X-Index-Identity"] == "one"
+    odd = "caf\u00e9 \n2"
+    with client_of(DotRetriever(CORPUS, identity=odd)) as client:
+        named = client.post("/retrieve", json={"queries": ["gas"]}).headers["X-Index-Identity"]
+    assert unquote(named) == odd
+    with client_of(LOCAL) as client:
+        assert "X-Index-Identity" not in client.post("/retrieve", json={"queries": ["gas"]}).headers
+
+
 def test_many_clients_get_what_each_asked_for(server: str) -> None:
     remote = RemoteRetriever(server)
-    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 4) for i in range(200)]
+    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 4) for i in range(100)]
     with ThreadPoolExecutor(16) as threads:
         found = list(threads.map(lambda one: remote.search_scored([one[0]], one[1])[0], asked))
     assert found == [LOCAL.search_scored([query], k)[0] for query, k in asked]
@@ -253,8 +263,7 @@ def test_an_index_is_served_as_it_answers_here(kind: str, tmp_path: Path) -> Non
     folder = build_index(CORPUS, tmp_path / "index", retriever=kind, encoder=encoder, progress=False)
     settings = {} if kind == "bm25" else {"encoder": encoder}
     here = open_index(folder, **settings)  # type: ignore[arg-type]
-    opened = "" if kind == "bm25" else ", encoder=WordEncoder()"
-    with search_server(f"open_index({str(folder)!r}{opened})") as (_, url):
+    with local_server(here) as url:
         remote = RemoteRetriever(url)
         assert remote.search_scored(QUERIES, 4) == here.search_scored(QUERIES, 4)
         info = remote.info()
@@ -330,6 +339,24 @@ def test_a_search_that_fails_is_an_error_and_never_finds_nothing() -> None:
         assert client.post("/retrieve", json={"queries": ["x"]}).status_code == 200
 
 
+def test_a_search_that_breaks_in_an_unforeseen_way_is_told_too() -> None:
+    class Broken(DotRetriever):
+        def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+            if self.failure:
+                raise IndexError(self.failure)
+            return super().search_scored(queries, k)
+
+    broken = Broken(CORPUS)
+    broken.failure = "row 7"
+    with client_of(broken) as client:
+        deadline = time.monotonic() + LONG_S
+        while (told := client.get("/health")).json().get("detail") != "IndexError('row 7')":
+            assert time.monotonic() < deadline
+        assert told.status_code == 503
+        broken.failure = ""
+        wait_until_ready(client)
+
+
 def test_scores_that_nobody_says_or_that_are_no_numbers() -> None:
     with client_of(Unscored()) as client:
         entry = client.post("/retrieve", json={"queries": ["gas"], "topk": 1, "return_scores": True}).json()
@@ -344,8 +371,9 @@ def test_scores_that_nobody_says_or_that_are_no_numbers() -> None:
         assert (response.status_code, "'p0'" in response.json()["detail"]) == (503, True)
 
 
-def test_who_has_no_token_gets_nothing_but_health() -> None:
-    with client_of(LOCAL, token=f"{TOKEN}\n") as client:
+def test_who_has_no_token_is_told_whether_it_is_ready_and_nothing_else() -> None:
+    retriever = DotRetriever(CORPUS, identity="one")
+    with client_of(retriever, token=f"{TOKEN}\n") as client:
         for token in ("", "open sesam", f"{TOKEN}!"):
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 401
@@ -353,8 +381,24 @@ def test_who_has_no_token_gets_nothing_but_health() -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", "Host": "search.example"}
         assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 200
         wait_until_ready(client)
-    with client_of(LOCAL) as client:
-        assert client.post("/retrieve", json={"queries": ["x"]}, headers={"Host": "evil.example"}).status_code == 403
+        assert client.get("/health").json() == {"status": "ok"}
+        assert client.get("/health", headers=headers).json()["identity"] == "one"
+        retriever.failure = "cannot read /home/me/index"
+        assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 503
+        assert (client.get("/health").status_code, client.get("/health").json()) == (503, {"status": "not ready"})
+        assert client.get("/health", headers=headers).json()["detail"] == "cannot read /home/me/index"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "[bad"])
+def test_without_a_token_no_page_in_a_browser_is_answered(host: str) -> None:
+    with client_of(DotRetriever(CORPUS, identity="one")) as client:
+        wait_until_ready(client)
+        headers = {"Host": host}
+        assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 403
+        assert client.get("/metrics", headers=headers).status_code == 403
+        assert client.get("/health", headers=headers).json() == {"status": "ok"}
+        form = {"Content-Type": "text/plain"}  # what a page can send without asking
+        assert client.post("/retrieve", content='{"queries": ["x"]}', headers=form).status_code == 415
 
 
 def test_where_it_may_listen() -> None:

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrieval_fakes import CORPUS, QUERIES
-from search_servers import DotRetriever, search_server
+from search_servers import DotRetriever, local_server, search_server
+from servers import Request, Response, serve
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage, ScoredRetriever
-from toolenv.retrieval.client import RemoteRetriever
+from toolenv.retrieval.client import RemoteRetriever, ServerFullError
 from toolenv.retrieval.shards import ReplicatedRetriever, ShardedRetriever
 
 pytestmark = [pytest.mark.core, pytest.mark.usefixtures("no_proxy")]
@@ -212,14 +213,111 @@ def test_the_last_one_left_is_looked_at_before_it_is_asked() -> None:
     assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
 
 
+# Full replicas -------------------------------------------------------------------------------------------------------
+
+
+class Full(DotRetriever):
+    """Says that it is full until a time on the clock, and counts how often it had to."""
+
+    def __init__(self, clock: list[float], until: float) -> None:
+        super().__init__(CORPUS)
+        self.clock, self.until, self.refused = clock, until, 0
+
+    def search_scored(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        if self.clock[0] < self.until:
+            self.refused += 1
+            raise ServerFullError("full", 2.0)
+        return super().search_scored(queries, k)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that sleeping moves on."""
+    now = [100.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("toolenv.retrieval.replicas.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("toolenv.retrieval.replicas.time.sleep", sleep)
+    return now
+
+
+@pytest.mark.filterwarnings("error")  # a full one is not dead, and nothing to warn of
+def test_a_full_replica_is_left_alone_as_long_as_it_asks(clock: list[float]) -> None:
+    full, good = Full(clock, until=101.0), DotRetriever(CORPUS)
+    one = replicated(full, good)
+    for _ in range(5):
+        assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+    assert (full.refused, len(good.batches), clock[0]) == (1, 5, 100.0)
+    assert one.status()[0].alive
+    clock[0] += 2.0
+    one.search(["gas"], 1), one.search(["gas"], 1)
+    assert len(full.batches) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_all_are_full_the_first_that_is_free_is_waited_for(clock: list[float]) -> None:
+    one = replicated(Full(clock, until=101.0), Full(clock, until=101.0))
+    assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+    assert clock[0] == 102.0
+    always = replicated(Full(clock, until=1e9), Full(clock, until=1e9))
+    with pytest.raises(RetrieverError, match=r"none of 2 replicas answers, asked 2 times: .*full; .*full"):
+        always.search(["gas"], 1)
+    assert all(status.alive for status in always.status())
+
+
+def test_a_full_replica_is_waited_for_rather_than_a_dead_one_asked(clock: list[float]) -> None:
+    full, dead = Full(clock, until=101.0), DotRetriever(CORPUS)
+    one = replicated(full, dead)
+    dead.failure = "gone"
+    with pytest.warns(RuntimeWarning, match="gone"):
+        assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+    assert (clock[0], one.status()[1].failed) == (102.0, 1)
+
+
+def test_a_full_server_is_not_waited_for_where_another_is_free() -> None:
+    """Through HTTP: the client hands the refusal on at once."""
+
+    def play(request: Request) -> Response:
+        return (429, {"Retry-After": "50"}, "full") if request.path == "/retrieve" else (404, {}, "")
+
+    with serve(play) as full, local_server(DotRetriever(CORPUS)) as good:
+        one = ReplicatedRetriever([full.url, good])
+        for _ in range(4):
+            assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+        assert [request.path for request in full.requests] == ["/health", "/retrieve"]
+        assert all(status.alive for status in one.status())
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_no_server_takes_kills_no_replica() -> None:
+    with local_server(DotRetriever(CORPUS)) as first, local_server(DotRetriever(CORPUS)) as second:
+        one = ReplicatedRetriever([first, second])
+        with pytest.raises(RetrieverError, match="topk must be a whole number from 1 to 1000"):
+            one.search(["gas"], 1001)
+        assert [(status.alive, status.failed) for status in one.status()] == [(True, 0)] * 2
+
+
+@pytest.mark.filterwarnings("ignore:passing over")
+def test_a_replica_whose_index_changes_while_it_lives_is_not_asked() -> None:
+    changing, good = DotRetriever(CORPUS[:3], identity="one"), DotRetriever(CORPUS, identity="one")
+    with local_server(changing) as first:
+        one = ReplicatedRetriever([first, good], again_s=0.0)
+        changing.identity = "two"
+        for _ in range(4):
+            assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+        assert one.status()[0].reason == "has another index: two, not one"
+
+
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
 def test_no_answer_is_lost_when_a_replica_is_killed() -> None:
     """Small version of ``benchmarks/bench_retrieval_server.py``."""
-    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 3) for i in range(400)]
+    asked = [(QUERIES[i % len(QUERIES)], 1 + i % 3) for i in range(200)]
     done = threading.Semaphore(0)
-    with search_server() as (first, first_url), search_server() as (_, second_url):
+    with search_server() as (first, first_url), local_server(DotRetriever(CORPUS, identity="one")) as second_url:
         one = ReplicatedRetriever([first_url, second_url])
 
         def ask(query: str, k: int) -> list[Hit]:
@@ -246,13 +344,19 @@ def test_no_answer_is_lost_when_a_replica_is_killed() -> None:
 
 
 def test_shards_on_servers() -> None:
-    with (
-        search_server("DotRetriever(CORPUS[::2])") as (_, first),
-        search_server("DotRetriever(CORPUS[1::2])") as (process, second),
-    ):
-        sharded = ShardedRetriever([first, RemoteRetriever(second, retries=0)])
-        assert sharded.search_scored(QUERIES, 4) == WHOLE_OF_CORPUS.search_scored(QUERIES, 4)
-        process.kill()
-        process.wait()
+    with local_server(DotRetriever(CORPUS[::2])) as first:
+        with local_server(DotRetriever(CORPUS[1::2])) as second:
+            sharded = ShardedRetriever([first, RemoteRetriever(second, retries=0)])
+            assert sharded.search_scored(QUERIES, 4) == WHOLE_OF_CORPUS.search_scored(QUERIES, 4)
         with pytest.raises(RetrieverError, match=r"1 of 2 shards do not answer.*no answer from"):
+            sharded.search(QUERIES, 4)
+
+
+def test_a_shard_whose_index_changes_is_not_merged() -> None:
+    second = DotRetriever(CORPUS[1::2], identity="two")
+    with local_server(second) as url:
+        sharded = ShardedRetriever([DotRetriever(CORPUS[::2]), RemoteRetriever(url)])
+        sharded.search(QUERIES, 4)
+        second.identity = "three"
+        with pytest.raises(RetrieverError, match=r"1 of 2 shards.*has another index now: three, not two"):
             sharded.search(QUERIES, 4)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import requests
 from urllib3.util.retry import Retry
@@ -14,10 +15,32 @@ from urllib3.util.retry import Retry
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.http import MAX_RETRY_AFTER_S, PASSING, PoliteSession, server_address
 from toolenv.retrieval.base import Hit, Passage, check_k
-from toolenv.retrieval.search_r1 import Found, result_of, scored
+from toolenv.retrieval.search_r1 import IDENTITY_HEADER, Found, result_of, scored
 
 HEALTH_S = 5.0
 MAX_BACKOFF_S = 8.0
+FULL = 429
+NOT_TAKEN = frozenset({400, 413, 422})
+
+
+class ServerFullError(RetrieverError):
+    """The server has too much to do.
+
+    Args:
+        message: What it said.
+        retry_after_s: After how many seconds it may be asked again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestRefusedError(RetrieverError):
+    """The server does not take the request as it is; another one of its kind would not, either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +67,8 @@ class RemoteRetriever:
 
     A server that is busy (429), broken (5xx) or does not answer is asked again, after the time that it names. What it
     answers is looked at: what is not of the interface is a ``RetrieverError``, as is what comes too late, and no search
-    is ever taken to have found nothing for it.
+    is ever taken to have found nothing for it. Of our own servers it is noticed where one has another index than at
+    first, as after a restart: that is an error, for what was found before would not belong to what is found now.
 
     Threads may share it. A fork has connections of its own, and so has what it is unpickled to.
 
@@ -56,6 +80,8 @@ class RemoteRetriever:
         deadline_s: A request is not sent again after so long.
         backoff_s: Wait before it is sent again, where the server asks for none; it doubles each time.
         max_batch: Most queries of a request; more are asked in several.
+        waits: Whether a server that is busy or broken is waited for. ``False``: that is an error at once, and only a
+            request that got no answer is sent again.
         scores: What the server's scores are, where it does not say itself: ``"inner product"`` for Search-R1's.
 
     Raises:
@@ -76,6 +102,7 @@ class RemoteRetriever:
         deadline_s: float = 180.0,
         backoff_s: float = 0.5,
         max_batch: int = 512,
+        waits: bool = True,
         scores: str = "",
     ) -> None:
         if timeout_s <= 0 or deadline_s <= 0 or retries < 0 or backoff_s < 0 or max_batch < 1:
@@ -86,9 +113,10 @@ class RemoteRetriever:
         self.url = server_address(url, name="url").removesuffix("/retrieve")
         self.api_key_env = api_key_env
         self.timeout_s, self.retries, self.deadline_s, self.backoff_s = timeout_s, retries, deadline_s, backoff_s
-        self.max_batch = max_batch
+        self.max_batch, self.waits = max_batch, waits
         self._scores = scores
         self._info: ServerInfo | None = None
+        self._identity = ""  # of the first answer that names one
         self._sessions: dict[int, PoliteSession] = {}  # by process
         self._session()  # a key that is not set is told now
 
@@ -109,7 +137,7 @@ class RemoteRetriever:
         Raises:
             RetrieverError: The server does not answer.
         """
-        return (self._info or self.info()).identity
+        return self._identity or (self._info or self.info()).identity
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Find passages; see ``Retriever``."""
@@ -143,7 +171,7 @@ class RemoteRetriever:
         said = _json(response)
         said = said if isinstance(said, dict) and "identity" in said else {}  # Search-R1's server has no /health
         if not said and response.status_code in PASSING:
-            raise RetrieverError(_refusal(url, response, 1))
+            raise _refused(url, response, 1)
         passages = said.get("passages")
         scores, encoder, identity = (
             said[name] if isinstance(said.get(name), str) else "" for name in ("scores", "encoder", "identity")
@@ -151,6 +179,7 @@ class RemoteRetriever:
         not_ready = str(said.get("detail", "it does not say why")) if response.status_code in PASSING else ""
         info = ServerInfo(passages if isinstance(passages, int) else None, scores, encoder, identity, not_ready)
         self._info = info
+        self._identity = self._identity or identity
         return info
 
     def close(self) -> None:
@@ -176,10 +205,20 @@ class RemoteRetriever:
     def _ask(self, queries: Sequence[str], k: int) -> list[list[Found]]:
         url = f"{self.url}/retrieve"
         response = self._post(url, {"queries": list(queries), "topk": k, "return_scores": True})
+        self._check_identity(unquote(response.headers.get(IDENTITY_HEADER, "")))
         try:
             return result_of(_json(response), len(queries), k)
         except ValueError as error:
             raise RetrieverError(f"{url} answered with what is no result of a search: {error}") from error
+
+    def _check_identity(self, identity: str) -> None:
+        """Refuse an answer from another index than the first one was from."""
+        self._identity = self._identity or identity
+        if identity and identity != self._identity:
+            raise RetrieverError(
+                f"{self.url} has another index now: {identity}, not {self._identity}, which it had at first; "
+                "serve that one again, or make a new RemoteRetriever"
+            )
 
     def _post(self, url: str, body: dict[str, Any]) -> requests.Response:
         """The answer with status 200, asked for until the retries or the time are used up."""
@@ -190,21 +229,21 @@ class RemoteRetriever:
             tries += 1
             timeout_s = max(0.1, min(self.timeout_s, end - time.monotonic()))
             retry_after_s: float | None = None
-            failure: str
+            error: RetrieverError
             try:
                 response = self._session().ask("POST", url, body, timeout_s=timeout_s)
-            except requests.RequestException as error:
-                failure = f"no answer from {url} after {tries} tries: {error}"
+            except requests.RequestException as nothing:
+                error = RetrieverError(f"no answer from {url} after {tries} tries: {nothing}")
             else:
                 if response.status_code == 200:
                     return response
-                failure = _refusal(url, response, tries)
-                if response.status_code not in PASSING:
-                    raise RetrieverError(failure)
+                error = _refused(url, response, tries)
+                if response.status_code not in PASSING or not self.waits:
+                    raise error
                 retry_after_s = _retry_after_s(response)
             pause_s = wait_s if retry_after_s is None else min(retry_after_s, MAX_RETRY_AFTER_S)
             if tries > self.retries or time.monotonic() + pause_s >= end:
-                raise RetrieverError(failure)
+                raise error
             time.sleep(pause_s)
             wait_s = min(2 * wait_s, MAX_BACKOFF_S)
 
@@ -231,7 +270,7 @@ def _retry_after_s(response: requests.Response) -> float | None:
     return float(asked) if asked.isdecimal() else None
 
 
-def _refusal(url: str, response: requests.Response, tries: int) -> str:
+def _refused(url: str, response: requests.Response, tries: int) -> RetrieverError:
     hints = {
         401: " (check the token)",
         403: " (check the token)",
@@ -240,7 +279,10 @@ def _refusal(url: str, response: requests.Response, tries: int) -> str:
     }
     hint = hints.get(response.status_code, "")
     after = f" after {tries} tries" if tries > 1 else ""
-    return (
+    message = (
         f"{url} answered with status {response.status_code}{after}{hint}; "
         f"it says: {' '.join(response.text.split())[:500]!r}"
     )
+    if response.status_code == FULL:
+        return ServerFullError(message, min(_retry_after_s(response) or 0.0, MAX_RETRY_AFTER_S))
+    return RequestRefusedError(message) if response.status_code in NOT_TAKEN else RetrieverError(message)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage, Retriever, check_k
-from toolenv.retrieval.client import RemoteRetriever
+from toolenv.retrieval.client import RemoteRetriever, RequestRefusedError, ServerFullError
 
 PROBE_S = 5.0
 
@@ -24,7 +24,7 @@ class ReplicaStatus:
 
     Attributes:
         name: The replica.
-        alive: Whether it is asked; a dead one is tried again after a while.
+        alive: Whether it is asked; a dead one is tried again after a while. One that is full is alive.
         reason: Why it is dead; empty where it is alive.
         in_flight: Searches that it is answering.
         answered: Searches that it has answered.
@@ -46,6 +46,8 @@ class _Replica:
     is_refused: bool = False
     died_s: float = 0.0
     again_s: float = 0.0
+    full: str = ""
+    free_s: float = 0.0
     in_flight: int = 0
     answered: int = 0
     failed: int = 0
@@ -55,8 +57,9 @@ class ReplicatedRetriever:
     """Several retrievers over one index: each search goes to the one that has the fewest under way.
 
     One that fails is passed over at once: the same search goes to the next, and a warning is given. After ``again_s``
-    seconds it is looked at again. Where all fail, all are asked once more, ``retries`` times. Replicas that say that
-    they have another index are refused, now or when they answer. Threads may share it.
+    seconds it is looked at again. One that is full (429) is left alone as long as it asks, and is not dead. Where all
+    fail or are full, all are asked once more, ``retries`` times. Replicas that say that they have another index are
+    refused, now or when they answer. Threads may share it.
 
     Args:
         replicas: Retrievers, or addresses as for ``RemoteRetriever``.
@@ -64,7 +67,7 @@ class ReplicatedRetriever:
         timeout_s: Longest wait for one replica's answer.
         again_s: How long a dead replica is left alone, in seconds.
         retries: How often all are asked once more.
-        backoff_s: Wait before that; it doubles each time.
+        backoff_s: Wait before that, at least; it doubles each time.
 
     Raises:
         ConfigError: No replica, numbers out of range, or replicas with different indexes.
@@ -150,7 +153,7 @@ class ReplicatedRetriever:
         wait_s = self.backoff_s
         for attempt in range(1 + self.retries):
             if attempt:
-                time.sleep(wait_s)
+                time.sleep(max(wait_s, self._until_one_is_free()))
                 wait_s *= 2
             asked: set[int] = set()
             while (replica := self._next(asked)) is not None:
@@ -161,6 +164,10 @@ class ReplicatedRetriever:
                         if replica.reason:
                             continue
                     found = search(replica.retriever)
+                except RequestRefusedError:
+                    raise  # the next one would say the same
+                except ServerFullError as full:
+                    self._note_full(replica, full)
                 except RetrieverError as error:
                     self._bury(replica, str(error))
                 else:
@@ -169,7 +176,7 @@ class ReplicatedRetriever:
                 finally:
                     with self._lock:
                         replica.in_flight -= 1
-        reasons = "; ".join(f"{replica.retriever!r}: {replica.reason}" for replica in self._replicas)
+        reasons = "; ".join(f"{replica.retriever!r}: {replica.reason or replica.full}" for replica in self._replicas)
         raise RetrieverError(
             f"none of {len(self._replicas)} replicas answers, asked {1 + self.retries} times: {reasons}"
         )
@@ -177,17 +184,19 @@ class ReplicatedRetriever:
     def _next(self, asked: set[int]) -> _Replica | None:
         """The replica with the fewest searches under way that was not asked yet; where all such are dead, one of those.
 
-        A dead one that may be tried again is looked at first, by one thread.
+        A dead one that may be tried again is looked at first, by one thread. Where one is only full, no dead ones are
+        asked in its place.
         """
         for replica in self._due(asked):
             self._look_at(replica)
+        now = time.monotonic()
         with self._lock:
             left = [
                 (bool(replica.reason), replica.in_flight, (place - self._turn) % len(self._replicas), place)
                 for place, replica in enumerate(self._replicas)
-                if place not in asked and not replica.is_refused
+                if place not in asked and not replica.is_refused and replica.free_s <= now
             ]
-            if not left:
+            if not left or (min(left)[0] and any(r.free_s > now and not r.reason for r in self._replicas)):
                 return None
             place = min(left)[-1]
             asked.add(place)
@@ -219,6 +228,17 @@ class ReplicatedRetriever:
             self._identity = self._identity or identity
             replica.is_refused = bool(identity) and identity != self._identity
             replica.reason = f"has another index: {identity}, not {self._identity}" if replica.is_refused else ""
+
+    def _until_one_is_free(self) -> float:
+        """Seconds until a replica that is alive and full may be asked; 0 where there is none."""
+        now = time.monotonic()
+        with self._lock:
+            return min((r.free_s - now for r in self._replicas if r.free_s > now and not r.reason), default=0.0)
+
+    def _note_full(self, replica: _Replica, full: ServerFullError) -> None:
+        with self._lock:
+            replica.full = str(full)
+            replica.free_s = time.monotonic() + full.retry_after_s
 
     def _note_answer(self, replica: _Replica, started_s: float) -> None:
         with self._lock:
@@ -255,9 +275,12 @@ class ReplicatedRetriever:
 
 
 def _remote(url: str, api_key_env: str | None, timeout_s: float) -> RemoteRetriever:
-    """Asks once more at once: a connection that was kept may have been closed just then, which is no death."""
+    """Asks once more at once: a connection that was kept may have been closed just then, which is no death.
+
+    What waits for a server that is full or broken is the search in the others.
+    """
     return RemoteRetriever(
-        url, api_key_env=api_key_env, timeout_s=timeout_s, deadline_s=timeout_s, retries=1, backoff_s=0.0
+        url, api_key_env=api_key_env, timeout_s=timeout_s, deadline_s=timeout_s, retries=1, backoff_s=0.0, waits=False
     )
 
 

@@ -21,6 +21,9 @@ import numpy as np
 from toolenv.errors import RetrieverError
 from toolenv.retrieval.base import DECIMALS, Hit, Passage
 
+IDENTITY_HEADER = "X-Index-Identity"
+"""Names, percent-encoded, the index that an answer is from; ours, and beside the interface."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

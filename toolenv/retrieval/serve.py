@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from toolenv.errors import ConfigError, RetrieverError, ToolEnvError
 from toolenv.extras import require
 from toolenv.retrieval.base import Retriever, check_k
 from toolenv.retrieval.gathering import Gatherer, QueueFull
-from toolenv.retrieval.search_r1 import Found, answer_of, asked_of
+from toolenv.retrieval.search_r1 import IDENTITY_HEADER, Found, answer_of, asked_of
 from toolenv.serving import Door, Refused, address_of, json_body, json_response, listen, run
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class _Service:
         self.statuses: Counter[int] = Counter()
         self.search_s = 0.0
         self.failure: str | None = "the first search is under way"
+        self.identity = ""  # of the index, as of the last search
         self.probing: asyncio.Task[None] | None = None
 
     def app(self) -> Starlette:
@@ -152,14 +154,22 @@ class _Service:
         return response
 
     async def health(self, request: Request) -> Response:
-        """What is searched; 503 where the last search failed, which is tried again then."""
-        if self.failure is None:
-            return json_response({"status": "ok", **self._facts()})
+        """Whether it can search, and what, for whom the door lets in.
+
+        503 where the last search failed, which is tried again then.
+        """
+        failure = self.failure
+        try:
+            self.door.check(request)
+            facts = await asyncio.to_thread(self._facts)  # a retriever that is a server itself may have to be asked
+            facts |= {} if failure is None else {"detail": failure}
+        except Refused:
+            facts = {}
+        if failure is None:
+            return json_response({"status": "ok", **facts})
         if self.probing is None or self.probing.done():
             self.probing = asyncio.create_task(self._probe())
-        return json_response(
-            {"status": "not ready", "detail": self.failure, **self._facts()}, 503, {"Retry-After": "1"}
-        )
+        return json_response({"status": "not ready", **facts}, 503, {"Retry-After": "1"})
 
     async def metrics(self, request: Request) -> Response:
         try:
@@ -189,7 +199,8 @@ class _Service:
         try:
             found = iter(await self.gatherer.find(words, asked.k, request.is_disconnected))
             results = [next(found) if query.strip() else [] for query in asked.queries]
-            return json_response(answer_of(results, asked.with_scores))
+            headers = {IDENTITY_HEADER: quote(self.identity)} if self.identity else {}
+            return json_response(answer_of(results, asked.with_scores), headers=headers)
         except QueueFull as full:
             raise Refused(429, f"{full}; come again in a second", retry_after_s=1) from None
         except asyncio.CancelledError:
@@ -211,8 +222,10 @@ class _Service:
                 found = [[Found(passage) for passage in one] for one in self.retriever.search(queries, k)]
             if len(found) != len(queries):
                 raise RetrieverError(f"{self.retriever!r} found {len(found)} lists for {len(queries)} queries")
-        except Exception:
+            self.identity = self._identity()
+        except Exception as error:
             self.counts["errors"] += 1
+            self.failure = str(error) if isinstance(error, ToolEnvError) else repr(error)
             raise
         finally:
             self.search_s += time.perf_counter() - started
@@ -225,8 +238,8 @@ class _Service:
 
         try:
             await self.gatherer.find(["Lyon"], 1, never)
-        except (ToolEnvError, QueueFull) as error:
-            self.failure = str(error)
+        except Exception as error:  # /health says it, and looks again
+            self.failure = str(error) if isinstance(error, ToolEnvError | QueueFull) else repr(error)
 
     def _count_batch(self, size: int) -> None:
         self.counts["batches"] += 1
@@ -243,8 +256,15 @@ class _Service:
             "passages": None if passages is None else len(passages),
             "scores": getattr(self.retriever, "scores", ""),
             "encoder": getattr(encoder, "name", None),
-            "identity": getattr(self.retriever, "identity", ""),
+            "identity": self._identity(),
         }
+
+    def _identity(self) -> str:
+        """What names the index; empty where nobody says."""
+        try:
+            return str(getattr(self.retriever, "identity", ""))
+        except RetrieverError:  # a server behind this one that does not answer
+            return ""
 
     def _metric_lines(self) -> list[str]:
         numbers: list[tuple[str, str, str, float]] = [

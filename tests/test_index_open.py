@@ -70,6 +70,40 @@ def test_a_dense_retriever_is_pickled_by_its_place(folder: Path) -> None:
     assert ids(again) == ids(retriever)
 
 
+FORKS = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.retrieval_fakes import CORPUS, QUERIES, WordEncoder
+from toolenv.retrieval.index import FaissRetriever
+retriever = FaissRetriever(CORPUS, WordEncoder(), Path(sys.argv[1]))
+found = retriever.search(QUERIES, 3)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if retriever.search(QUERIES, 3) == found else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_that_is_forked_after_a_search_can_search(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    run = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], cwd=ROOT, env=env, stderr=subprocess.PIPE)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_hybrid_retriever_goes_to_a_spawned_process(tmp_path: Path) -> None:
+    folder = build_index(write(tmp_path / "c.jsonl"), tmp_path / "index", encoder=WordEncoder(), progress=False)
+    retriever = open_index(folder, encoder=WordEncoder())
+    sent = pickle.dumps(retriever)
+    again = pickle.loads(sent)
+    assert len(sent) < 5_000  # places, not passages
+    assert again.identity == retriever.identity
+    assert again.search_scored(QUERIES, 3) == retriever.search_scored(QUERIES, 3)
+    build_index(write(tmp_path / "c.jsonl", CORPUS[:5]), folder, encoder=WordEncoder(), progress=False)
+    with pytest.raises(RetrieverError, match="when this was pickled; open it anew"):
+        pickle.loads(sent)
+
+
 # What does not belong together -----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,8 @@ PAIRS = [
 def test_a_pair_scores_the_same_alone_and_in_any_batch(folders: Path) -> None:
     encoder = CrossEncoder(folders / "one", max_tokens=128, device="cpu")
     assert isinstance(encoder, Reranker)
+    again = pickle.loads(pickle.dumps(encoder))
+    assert (again.name, again.max_tokens, again.device) == (encoder.name, 128, "cpu")
     together = encoder.score(PAIRS)
     assert together.shape == (len(PAIRS),)
     assert np.isfinite(together).all()

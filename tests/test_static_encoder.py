@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ def test_weights_and_shared_vectors_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         encoder.encode(["red blue", "gas"]), [np.array([6, 2]) / np.hypot(6, 2), [0, 1]], atol=1e-6
     )
+
+
+def test_it_goes_to_another_process_without_its_vectors(tmp_path: Path) -> None:
+    encoder = StaticEncoder(write_model(tmp_path / "m", {"embeddings": VECTORS}))
+    wanted = encoder.encode(["red gas"])
+    sent = pickle.dumps(encoder)
+    again = pickle.loads(sent)
+    assert len(sent) < 1_000
+    assert (again.spec, again.name) == (encoder.spec, encoder.name)
+    assert (again.encode(["red gas"]) == wanted).all()
 
 
 def test_names_follow_the_files(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from toolenv.retrieval.encoders.base import MAX_CHARS
 from toolenv.retrieval.encoders.batches import batches
 from toolenv.retrieval.encoders.fingerprint import fingerprint
 from toolenv.retrieval.encoders.hub import model_files, model_folder, model_label
+from toolenv.retrieval.forks import one_thread_after_fork
 
 BATCH = 32
 
@@ -189,6 +190,7 @@ class CrossEncoder:
         """Tokeniser and model."""
         if self._loaded is None:
             torch, transformers = require("torch", "search"), require("transformers", "search")
+            one_thread_after_fork(torch.set_num_threads)
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             kind = transformers.AutoModelForSequenceClassification
             try:
@@ -206,6 +208,10 @@ class CrossEncoder:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CrossEncoder:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads its own."""
+        return partial(CrossEncoder, self.source, max_tokens=self.max_tokens, device=self.device), ()
 
     def __repr__(self) -> str:
         return f"CrossEncoder({self.source!r})"

@@ -111,6 +111,10 @@ class StaticEncoder:
     def __deepcopy__(self, memo: dict[int, Any]) -> StaticEncoder:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the files itself."""
+        return (StaticEncoder.wordllama, ()) if self.spec == "wordllama" else (StaticEncoder, (self.spec,))
+
     def __repr__(self) -> str:
         return f"StaticEncoder({self.name!r})"
 

@@ -24,6 +24,7 @@ from toolenv.retrieval.encoders.fingerprint import fingerprint
 from toolenv.retrieval.encoders.hub import model_files, model_folder, model_label
 from toolenv.retrieval.encoders.model_settings import read_settings
 from toolenv.retrieval.encoders.vector_cache import VectorCache
+from toolenv.retrieval.forks import one_thread_after_fork
 
 QUERY_BATCH = 32
 PASSAGE_BATCH = 16  # more is no faster on a CPU, and pads more
@@ -155,6 +156,7 @@ class TransformerEncoder:
         """Tokeniser and model."""
         if kind not in self._models:
             torch, transformers = require("torch", "search"), require("transformers", "search")
+            one_thread_after_fork(torch.set_num_threads)
             device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             dtype = torch.bfloat16 if kind == "passage" and self._in_bfloat16(device) else torch.float32
             try:

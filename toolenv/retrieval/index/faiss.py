@@ -15,6 +15,7 @@ from toolenv.errors import RetrieverError
 from toolenv.extras import require
 from toolenv.retrieval.base import Hit, Passage, check_k, ranked
 from toolenv.retrieval.encoders import Encoder, make_encoder
+from toolenv.retrieval.forks import one_thread_after_fork
 from toolenv.retrieval.index.dense import DenseIndex
 from toolenv.retrieval.index.places import cache_folder
 from toolenv.retrieval.index.store import PassageStore
@@ -88,6 +89,7 @@ class FaissRetriever:
         return retriever
 
     def _set(self, store: PassageStore, encoder: Encoder, dense: DenseIndex, folder: Path, identity: str) -> None:
+        one_thread_after_fork(require("faiss", "search").omp_set_num_threads)
         self.passages, self.encoder, self.dense = store, encoder, dense
         self.folder, self.identity, self._built_identity = folder, identity, identity
 
@@ -136,9 +138,9 @@ class FaissRetriever:
 
 def _opened_again(folder: Path, encoder: Encoder | str, identity: str) -> FaissRetriever:
     """What a pickled retriever becomes in another process."""
-    from toolenv.retrieval.index.opening import open_parts
+    from toolenv.retrieval.index.opening import encoder_of, open_parts
 
     parts = open_parts(folder)
     if parts.manifest.identity != identity or parts.dense is None:
         raise RetrieverError(f"{folder}: holds another index than when this was pickled; open it anew")
-    return FaissRetriever.over(parts.store, make_encoder(encoder), parts.dense, folder, identity)
+    return FaissRetriever.over(parts.store, encoder_of(folder, parts.manifest, encoder), parts.dense, folder, identity)

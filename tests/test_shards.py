@@ -19,6 +19,7 @@ from servers import Request, Response, serve
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage, ScoredRetriever
+from toolenv.retrieval.cached import CachedRetriever
 from toolenv.retrieval.client import RemoteRetriever, ServerFullError
 from toolenv.retrieval.shards import ReplicatedRetriever, ShardedRetriever
 
@@ -94,6 +95,15 @@ def test_a_dead_shard_is_an_error_or_is_reported() -> None:
     first.failure = second.failure = "gone"
     with pytest.raises(RetrieverError, match="2 of 2 shards"):
         lenient.search(QUERIES, 3)
+
+
+def test_what_was_found_without_a_shard_is_not_kept() -> None:
+    shards = [DotRetriever(PASSAGES[:4], identity="a"), DotRetriever(PASSAGES[4:], identity="b")]
+    assert ShardedRetriever(shards).identity != ""
+    lenient = ShardedRetriever(shards, on_dead="skip")
+    assert lenient.identity == ""  # nor by what tells one index from another by its name
+    with pytest.raises(ConfigError, match="a cache would keep what was found without them"):
+        CachedRetriever(lenient)
 
 
 # Replicas ------------------------------------------------------------------------------------------------------------

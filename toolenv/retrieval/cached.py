@@ -33,7 +33,8 @@ class CachedRetriever:
         num_asked: How many queries the retriever was asked.
 
     Raises:
-        ConfigError: A size below 1, or a file for a retriever without an identity.
+        ConfigError: A size below 1, a file for a retriever without an identity, or shards of which dead ones are
+            skipped: what was found without them would be kept when they are back.
 
     Example:
         >>> from toolenv.retrieval import make_retriever
@@ -48,6 +49,11 @@ class CachedRetriever:
     ) -> None:
         if size < 1:
             raise ConfigError(f"size must be at least 1, the queries that are kept; got {size!r}")
+        if getattr(retriever, "on_dead", "raise") == "skip":
+            raise ConfigError(
+                f"{retriever!r} skips shards that are dead, and a cache would keep what was found without them; "
+                "cache the shards, or give on_dead='raise'"
+            )
         self.retriever = retriever
         self.num_asked = 0
         self._size, self._path, self._given_identity = size, path, identity

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -93,34 +96,54 @@ def test_one_answer_may_be_waited_for_less_than_others() -> None:
         done.set()
 
 
-def test_a_connection_is_kept_for_the_next_request() -> None:
-    ports = []
+@contextmanager
+def keeping_server() -> Iterator[tuple[str, list[int]]]:
+    """A server that keeps connections, answers 17 (after one 503) in two ways by turns, and notes clients' ports."""
+    ports: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             ports.append(self.client_address[1])
+            is_whole = len(ports) % 2 == 1
             self.send_response(200 if len(ports) > 1 else 503)
-            if len(ports) % 2:
-                self.send_header("Content-Length", "2")
-            else:
-                self.send_header("Transfer-Encoding", "chunked")
+            self.send_header(*(("Content-Length", "2") if is_whole else ("Transfer-Encoding", "chunked")))
             self.end_headers()
-            self.wfile.write(b"17" if len(ports) % 2 else b"1\r\n1\r\n1\r\n7\r\n0\r\n\r\n")
+            self.wfile.write(b"17" if is_whole else b"1\r\n1\r\n1\r\n7\r\n0\r\n\r\n")
 
         def log_message(self, *_) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        one = Endpoint(f"http://127.0.0.1:{server.server_port}", error=SandboxError, backoff_s=0.0)
-        assert [one.get("/") for _ in range(4)] == [17] * 4
-        one.close()
+        yield f"http://127.0.0.1:{server.server_port}", ports
         server.shutdown()
         thread.join()
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    with keeping_server() as (url, ports):
+        one = Endpoint(url, error=SandboxError, backoff_s=0.0)
+        assert [one.get("/") for _ in range(4)] == [17] * 4
+        one.close()
     assert (len(ports), len(set(ports))) == (5, 1)
+
+
+def test_a_fork_has_connections_of_its_own() -> None:
+    with keeping_server() as (url, ports):
+        one = Endpoint(url, error=SandboxError, backoff_s=0.0)
+        one.get("/")
+        child = os.fork()
+        if child == 0:  # nothing of pytest may run here
+            os._exit(0 if one.get("/") == 17 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert one.get("/") == 17
+        one.close()
+    assert len(ports) == 4
+    assert ports[0] == ports[1] == ports[3] != ports[2]
 
 
 def test_what_cannot_be_asked_is_refused(monkeypatch) -> None:

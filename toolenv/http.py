@@ -71,6 +71,8 @@ def patience(retries: int, backoff_s: float) -> Retry:
 class PoliteSession(requests.Session):
     """A session that many threads may use: it keeps no cookies and follows no redirects.
 
+    A fork of the process has connections of its own: two that read from one would take each other's answers.
+
     Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 
     Args:
@@ -91,7 +93,12 @@ class PoliteSession(requests.Session):
         super().__init__()
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # all that threads would change
         self.auth = None if api_key_env is None else Bearer(_key_in(api_key_env))
-        self._adapter = HTTPAdapter(pool_maxsize=connections, max_retries=retry)
+        self._connections = connections
+        self._connect(retry)
+
+    def _connect(self, retry: Retry) -> None:
+        self._pid = os.getpid()
+        self._adapter = HTTPAdapter(pool_maxsize=self._connections, max_retries=retry)
         for scheme in ("http://", "https://"):
             self.mount(scheme, self._adapter)
 
@@ -117,6 +124,8 @@ class PoliteSession(requests.Session):
         Raises:
             requests.RequestException: Nothing came, as often as it was tried, or not all of it.
         """
+        if os.getpid() != self._pid:
+            self._connect(self.retry)
         timeout = (CONNECT_TIMEOUT_S, timeout_s)
         with self.request(method, url, json=body, timeout=timeout, allow_redirects=False, stream=True) as response:
             # requests' own timeout is for each piece of an answer, so that one that drips in has no end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolenv import ConfigError, RetrieverError, Task, ToolCall, ToolError
-from toolenv.envs.limits import CharLimit
+from toolenv.envs.limits import CharLimit, TokenLimit
 from toolenv.envs.search_qa import OpenTool, SearchQAEnv, make_vec
 from toolenv.retrieval.base import Passage
 from toolenv.retrieval.bm25 import BM25Retriever
@@ -68,13 +69,70 @@ def test_an_article_is_read_page_by_page_in_the_order_of_its_numbers(tool: OpenT
     assert read == [passage.id for passage in LYON]
 
 
-def test_a_passage_that_is_longer_than_a_page_is_cut_and_passed() -> None:
-    corpus = [Passage("1-1", "Long", "word " * 100), Passage("1-2", "Long", "the end")]
-    tool = OpenTool(BM25Retriever(corpus), CharLimit(100))
-    first = tool(title="Long")
-    assert len(first.content) == 100
-    assert first.data == {"passages": ["1-1"]}
-    assert tool(title="Long", start=2).content == 'Article "Long", passages 2 to 2 of 2.\nthe end'
+LONG = " ".join(f"word{n}" for n in range(300))
+UNBROKEN = "x" * 500
+
+
+def read_through(tool: OpenTool, title: str) -> tuple[list[str], list[str]]:
+    """The texts below the first lines of all pages, and the ids that they name."""
+    texts, ids, start = [], [], 1
+    while True:
+        page = tool(title=title, start=start)
+        head, _, text = page.content.partition("\n")
+        texts.append(text)
+        ids += page.data["passages"]
+        assert tool.limit.cut(page.content) == page.content
+        following = re.search(r"read on with start (\d+)\.$", head)
+        if following is None:
+            return texts, ids
+        assert int(following[1]) > start
+        start = int(following[1])
+
+
+def test_a_passage_that_is_longer_than_a_page_is_read_on_in_parts() -> None:
+    corpus = [Passage("1-1", "Long", "the beginning"), Passage("1-2", "Long", LONG), Passage("1-3", "Long", "the end")]
+    texts, ids = read_through(OpenTool(BM25Retriever(corpus), CharLimit(150)), "Long")
+    assert " ".join(texts).split() == ["the", "beginning", *LONG.split(), "the", "end"]  # no word is lost or cut
+    assert list(dict.fromkeys(ids)) == ["1-1", "1-2", "1-3"]
+    assert OpenTool(BM25Retriever(corpus), CharLimit(10_000))(title="Long").content.endswith(LONG + "\nthe end")
+
+
+def test_a_word_that_is_longer_than_a_page_is_cut() -> None:
+    tool = OpenTool(BM25Retriever([Passage("1-1", "Long", f"{UNBROKEN} end")]), CharLimit(150))
+    assert "".join(read_through(tool, "Long")[0]).replace(" ", "") == UNBROKEN + "end"
+
+
+def test_a_page_without_room_shows_what_it_can() -> None:
+    corpus = [Passage("1-1", "Long", LONG), Passage("1-2", "Long", "the end")]
+    tool = OpenTool(BM25Retriever(corpus), CharLimit(20))
+    assert [tool(title="Long", start=start).data for start in (1, 2)] == [{"passages": ["1-1"]}, {"passages": ["1-2"]}]
+    assert tool(title="Long").content == 'Article "Long", pass'
+
+
+def test_pages_in_tokens_lose_no_word() -> None:
+    """A tokenizer whose tokens are of four characters, which begin anew after a blank."""
+
+    class Fours:
+        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[str]]:
+            return {"input_ids": re.findall(r"\S{1,4}", text)}
+
+    tool = OpenTool(BM25Retriever([Passage("1-1", "Long", LONG)]), TokenLimit(60, Fours()))
+    assert " ".join(read_through(tool, "Long")[0]).split() == LONG.split()
+
+
+def test_a_huge_passage_is_read_in_bounded_time() -> None:
+    """Each part is cut from a window, else its end would be looked for in all that is left of a megabyte."""
+    read: list[int] = []
+
+    class Counted(CharLimit):
+        def cut(self, text: str) -> str:
+            read.append(len(text))
+            return super().cut(text)
+
+    words = "word " * 40_000
+    OpenTool(BM25Retriever([Passage("1-1", "Huge", words)]), Counted(2_000))(title="Huge")
+    assert max(read) < 21_000
+    assert sum(read) < 20 * len(words)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolenv.envs.limits import CharLimit, Limit
@@ -13,6 +14,8 @@ from toolenv.retrieval.titles import article, titled_passages
 from toolenv.tools import ToolOutput
 
 MAX_TITLE_CHARS = 300
+WINDOW_CHARS = 20_000  # of a passage, from which a part is cut: a limit in tokens reads all that it is given
+_LARGE = (8888, 8888, 9999)  # as long as the numbers of a page get
 NEAR = 10  # passages that are searched for the titles of others
 
 SCHEMA: Mapping[str, Any] = {
@@ -32,8 +35,9 @@ SCHEMA: Mapping[str, Any] = {
 class OpenTool:
     """The tool ``open``: the passages of the article with a title, as many as fit, from passage ``start`` on.
 
-    The first line says which passages these are and where to read on. Nothing is kept between calls. A title that no
-    article has is told to the model with the titles of what a search for it finds. The data is that of ``SearchTool``.
+    The first line says which passages these are and where to read on. A passage that is longer than a page counts as
+    several, cut between words. Nothing is kept between calls. A title that no article has is told to the model with the
+    titles of what a search for it finds. The data is that of ``SearchTool``.
 
     Args:
         retriever: Where the articles are; it must have its passages at hand.
@@ -101,7 +105,8 @@ class OpenTool:
                 outputs.append(ToolError("the title is blank; give the title of an article, as search shows it"))
         return outputs
 
-    def _page(self, passages: Sequence[Passage], start: float | None) -> ToolOutput | ToolError:
+    def _page(self, article: Sequence[Passage], start: float | None) -> ToolOutput | ToolError:
+        passages = [part for passage in article for part in self._parts(passage)]
         first = 1 if start is None else int(start)
         if not 1 <= first <= len(passages):
             whole = f"{len(passages)} passages" if len(passages) > 1 else "1 passage"
@@ -110,7 +115,27 @@ class OpenTool:
         while last < len(passages) and self._fits(_text(passages, first, last + 1)):
             last += 1
         page = _text(passages, first, last)
-        return ToolOutput(self.limit.cut(page), {"passages": [p.id for p in passages[first - 1 : last]]})
+        shown = dict.fromkeys(passage.id for passage in passages[first - 1 : last])
+        return ToolOutput(self.limit.cut(page), {"passages": list(shown)})
+
+    def _parts(self, passage: Passage) -> Iterator[Passage]:
+        """The passage, in parts that each fit on a page; as it is where a page has no room for any of it."""
+        head = _head(passage.title, *_LARGE) + "\n"
+        text = clean_text(passage.text, len(passage.text))
+        start = 0
+        while len(text) - start > WINDOW_CHARS or not self._fits(head + text[start:]):
+            part = self.limit.cut(head + text[start : start + WINDOW_CHARS])[len(head) :]
+            if not part:
+                break
+            after = start + len(part)
+            if not text[after : after + 1].isspace():  # not within a word, if there is another way
+                part = part[: max(part.rfind(" "), part.rfind("\n"), 0)] or part
+            yield replace(passage, text=part)
+            start += len(part)
+            blank = text[start : start + WINDOW_CHARS]
+            start += len(blank) - len(blank.lstrip())
+        if start < len(text) or not start:
+            yield replace(passage, text=text[start:])
 
     def _fits(self, page: str) -> bool:
         return self.limit.cut(page) == page
@@ -131,10 +156,14 @@ def _title(text: str) -> str:
 
 def _text(passages: Sequence[Passage], first: int, last: int) -> str:
     """The passages numbered ``first`` to ``last``, below a line that says so."""
-    more = f"; read on with start {last + 1}" if last < len(passages) else ""
-    head = f'Article "{passages[0].title}", passages {first} to {last} of {len(passages)}{more}.'
+    head = _head(passages[0].title, first, last, len(passages))
     text = "\n".join([head, *(passage.text for passage in passages[first - 1 : last])])
     return clean_text(text, len(text))
+
+
+def _head(title: str, first: int, last: int, of: int) -> str:
+    more = f"; read on with start {last + 1}" if last < of else ""
+    return clean_text(f'Article "{title}", passages {first} to {last} of {of}{more}.', len(title) + 200)
 
 
 def _unknown(title: str, found: Sequence[Passage]) -> ToolError:

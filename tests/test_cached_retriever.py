@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from toolenv import ConfigError, RetrieverError
@@ -130,7 +131,7 @@ def test_all_else_is_the_retrievers() -> None:
 
 def test_a_later_run_finds_what_was_found(tmp_path: Path) -> None:
     path = tmp_path / "queries.sqlite"
-    want = CachedRetriever(Scored(), path=path).search_scored(["a", "b"], 3)
+    want = CachedRetriever(Scored(), path=path).search_scored(["a", "b"], np.int64(3))  # type: ignore[arg-type]
     assert CachedRetriever(Scored("one", fails=True), path=path).search_scored(["b", "a"], 3) == want[::-1]
     other = Scored("two")
     assert CachedRetriever(other, path=path).search_scored(["a"], 3)[0][0].passage.id == "two-0"

@@ -209,6 +209,20 @@ def test_a_swap_that_was_cut_in_two_is_finished(tmp_path: Path) -> None:
     build_index(corpus, folder, retriever="bm25", progress=False)
     assert contents(folder) == whole
     assert not (tmp_path / "index.old").exists()
+    shutil.copytree(
+        folder, tmp_path / "index.building", dirs_exist_ok=True
+    )  # killed between the two renames, the new one whole
+    folder.rename(tmp_path / "index.old")
+    assert len(open_index(folder).passages) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "index", "index.lock"]
+
+
+def test_a_place_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write(tmp_path / "c.jsonl")
+    (tmp_path / "index").mkdir()
+    monkeypatch.chdir(tmp_path / "index")
+    assert build_index(corpus, ".", retriever="bm25", progress=False) == tmp_path / "index"
+    assert len(open_index(tmp_path / "index").passages) == 10
 
 
 BUILDS = """

@@ -19,7 +19,7 @@ from tests.test_index_build import ids, write
 from toolenv import ConfigError, DataError, RetrieverError
 from toolenv.retrieval import corpus_retriever
 from toolenv.retrieval.base import LocalRetriever, Passage, ScoredRetriever
-from toolenv.retrieval.index import FaissRetriever, build_index, index_info, open_index, verify_index
+from toolenv.retrieval.index import FaissRetriever, PassageStore, build_index, index_info, open_index, verify_index
 from toolenv.retrieval.index.manifest import MANIFEST
 
 pytest.importorskip("faiss")
@@ -112,6 +112,23 @@ def test_another_encoder_is_refused_by_both_names(folder: Path) -> None:
         open_index(folder, encoder=WordEncoder("other"))
     with pytest.raises(ConfigError, match="its encoder 'words' cannot be made by name; give it"):
         open_index(folder)
+
+
+def test_an_index_that_is_replaced_while_it_is_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped: list[Path] = []
+
+    def swapping(where: Path) -> PassageStore:
+        if not swapped:
+            swapped.append(
+                build_index(tmp_path / "c.jsonl", where, encoder=WordEncoder("w2"), kind="hnsw", progress=False)
+            )
+        return PassageStore(where)
+
+    monkeypatch.setattr("toolenv.retrieval.index.opening.PassageStore", swapping)
+    with pytest.raises(ConfigError, match="built with the encoder 'w2', and the encoder given is 'words'"):
+        open_index(folder, encoder=WordEncoder())
 
 
 def test_a_corpus_that_was_edited_or_is_another_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -274,6 +291,9 @@ def test_an_unknown_name_lists_the_indexes(tmp_path: Path, cache: Path) -> None:
     build_index(write(tmp_path / "c.jsonl"), retriever="bm25", progress=False)
     with pytest.raises(DataError, match=r"there is no index 'd'; there are c-[0-9a-f]{8}-bm25; make one with"):
         open_index("d")
+    build_index(write(tmp_path / "c-more.jsonl", CORPUS[:3]), retriever="bm25", progress=False)
+    assert len(open_index("c").passages) == 10
+    assert len(open_index("c-more").passages) == 3
 
 
 def test_opening_takes_neither_torch_nor_the_passages(folder: Path) -> None:

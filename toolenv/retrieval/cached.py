@@ -137,7 +137,7 @@ class CachedRetriever:
                 self._kept.popitem(last=False)
 
     def _key(self, query: str, k: int) -> bytes:
-        return hashlib.sha256(json.dumps([self._file_identity, query, k]).encode()).digest()
+        return hashlib.sha256(json.dumps([self._file_identity, query, int(k)]).encode()).digest()
 
     def __getattr__(self, name: str) -> Any:
         """What only the retriever has."""

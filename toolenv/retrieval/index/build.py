@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from toolenv.data.assets import fetch, fetched
 from toolenv.errors import ConfigError, DataError, RetrieverError
+from toolenv.retrieval import RETRIEVERS
 from toolenv.retrieval.base import Passage
 from toolenv.retrieval.corpus import CORPORA, corpus_path, read_corpus
 from toolenv.retrieval.encoders import Encoder, make_encoder
@@ -23,7 +25,6 @@ from toolenv.retrieval.index.places import default_place, found_index, one_build
 from toolenv.retrieval.index.store import PassageStore
 from toolenv.retrieval.index.store_files import TEXTS, passages_sha256
 
-RETRIEVERS = ("bm25", "faiss", "hybrid")
 SAMPLED = 500
 """Passages that are read to tell how many a file holds."""
 UNPACKED = 3
@@ -85,11 +86,11 @@ def build_index(
     if isinstance(corpus, str | Path):
         path = _there(corpus, progress)
         name = encoder if isinstance(encoder, str) else encoder.name
-        place = Path(folder) if folder is not None else default_place(corpus, retriever, name, kind)
+        place = _absolute(folder) if folder is not None else default_place(corpus, retriever, name, kind)
         if _is_built(place, path, asked, made):
             return place
     elif folder is not None:
-        place = Path(folder)
+        place = _absolute(folder)
     else:
         raise ConfigError("passages that are given in memory have no name: say the folder for their index")
     with _alone(place, progress):
@@ -178,6 +179,11 @@ def build_in_cache(passages: Sequence[Passage], folder: Path, encoder: Encoder, 
             if not _is_whole(folder, encoder):
                 Job(folder, _of(passages, say=True), Asked("faiss", kind), encoder, progress=True, brief=True).run()
     return folder
+
+
+def _absolute(folder: str | Path) -> Path:
+    """A place that has a name, which "." and ".." have not: what is written beside it is named after it."""
+    return Path(os.path.abspath(folder))
 
 
 def _is_whole(folder: Path, encoder: Encoder | None) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolenv.errors import ConfigError, DataError
+from toolenv.errors import ConfigError, DataError, RetrieverError
 from toolenv.retrieval.bm25 import BM25Retriever
 from toolenv.retrieval.corpus import corpus_path
 from toolenv.retrieval.encoders import Encoder, make_encoder
@@ -105,7 +105,20 @@ def open_parts(folder: Path) -> Parts:
         RetrieverError: A file cannot be read.
         MissingExtraError: What the index needs is not installed.
     """
-    manifest = read_manifest(folder)
+    while True:
+        manifest = read_manifest(folder)
+        try:
+            parts = _opened_as(folder, manifest)
+        except (DataError, RetrieverError):
+            if read_manifest(folder) == manifest:
+                raise
+            continue
+        if read_manifest(folder) == manifest:  # else another index took its place, and files of both may be open
+            return parts
+
+
+def _opened_as(folder: Path, manifest: Manifest) -> Parts:
+    """The files of an index that says this of itself."""
     manifest.check_sizes(folder)
     store = PassageStore(folder)
     if store.sha256 != manifest.passages_sha256:

@@ -8,11 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 
 from toolenv.errors import DataError
+from toolenv.retrieval import RETRIEVERS
 from toolenv.retrieval.corpus import CORPORA
 from toolenv.retrieval.index.manifest import BUILDING, MANIFEST
 
@@ -61,6 +62,8 @@ def found_index(index: str | Path) -> Path:
         DataError: Neither; says which indexes there are.
     """
     folder = Path(index)
+    for place in (folder, indexes_folder() / folder):
+        _recover(place)
     if folder.is_dir() or folder.with_name(folder.name + BUILDING).is_dir() or len(folder.parts) != 1:
         return folder
     here = indexes_folder()
@@ -68,7 +71,8 @@ def found_index(index: str | Path) -> Path:
         return here / folder
     names = sorted(path.parent.name for path in here.glob(f"*/{MANIFEST}") if not path.parent.name.endswith(BUILDING))
     usual = default_place(str(index), "hybrid", "minilm", "auto").name
-    of_corpus = [name for name in names if name.startswith(f"{index}-")]
+    of_it = re.compile(rf"{re.escape(str(index))}(-[0-9a-f]{{8}})?-({'|'.join(RETRIEVERS)})\b")
+    of_corpus = [name for name in names if of_it.match(name)]
     if usual in of_corpus or len(of_corpus) == 1:
         return here / (usual if usual in of_corpus else of_corpus[0])
     known = f"there are {', '.join(of_corpus or names)}" if names else f"none was built in {here} yet"
@@ -115,6 +119,13 @@ def finish_swap(folder: Path) -> None:
         os.rename(building if (building / MANIFEST).exists() else old, folder)
     if old.exists():
         rmtree(old, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Finish a swap that was cut in two, so that what was built opens again."""
+    if folder.name and not folder.exists() and folder.with_name(folder.name + _OLD).is_dir():
+        with suppress(OSError), one_builder(folder, say=False):  # where nothing can be written, all stays as it is
+            pass
 
 
 def _plain(text: str) -> str:

@@ -142,8 +142,8 @@ class PassageStore(Sequence[Passage]):
             yield row, self[row]
 
     def _read(self, offset: int) -> Passage:
-        data = self._texts.read(offset, _GUESS_BYTES)
         try:
+            data = self._texts.read(offset, _GUESS_BYTES)
             sizes = HEADER.unpack_from(data)
             end = HEADER.size + sum(sizes)
             if len(data) < end:
@@ -154,7 +154,7 @@ class PassageStore(Sequence[Passage]):
             for size in sizes:
                 parts.append(data[start : start + size].decode("utf-8", "surrogatepass"))
                 start += size
-        except (struct.error, ValueError) as error:
+        except (struct.error, ValueError, OSError) as error:
             raise RetrieverError(
                 f"{self.folder / TEXTS}: no whole passage at byte {offset}: {error}; run: toolenv index verify"
             ) from error

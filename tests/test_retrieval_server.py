@@ -381,11 +381,13 @@ def test_who_has_no_token_is_told_whether_it_is_ready_and_nothing_else() -> None
         headers = {"Authorization": f"Bearer {TOKEN}", "Host": "search.example"}
         assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 200
         wait_until_ready(client)
-        assert client.get("/health").json() == {"status": "ok"}
+        refused = "send the token of this server: Authorization: Bearer ..."
+        assert client.get("/health").json() == {"status": "ok", "refused": refused}
         assert client.get("/health", headers=headers).json()["identity"] == "one"
         retriever.failure = "cannot read /home/me/index"
         assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 503
-        assert (client.get("/health").status_code, client.get("/health").json()) == (503, {"status": "not ready"})
+        unwell = client.get("/health")
+        assert (unwell.status_code, unwell.json()) == (503, {"status": "not ready", "refused": refused})
         assert client.get("/health", headers=headers).json()["detail"] == "cannot read /home/me/index"
 
 
@@ -396,7 +398,7 @@ def test_without_a_token_no_page_in_a_browser_is_answered(host: str) -> None:
         headers = {"Host": host}
         assert client.post("/retrieve", json={"queries": ["x"]}, headers=headers).status_code == 403
         assert client.get("/metrics", headers=headers).status_code == 403
-        assert client.get("/health", headers=headers).json() == {"status": "ok"}
+        assert set(client.get("/health", headers=headers).json()) == {"status", "refused"}
         form = {"Content-Type": "text/plain"}  # what a page can send without asking
         assert client.post("/retrieve", content='{"queries": ["x"]}', headers=form).status_code == 415
 

@@ -309,6 +309,15 @@ def test_what_no_server_takes_kills_no_replica() -> None:
         assert [(status.alive, status.failed) for status in one.status()] == [(True, 0)] * 2
 
 
+def test_a_token_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_KEY", "sesame")
+    with local_server(DotRetriever(CORPUS), token="sesame") as url:
+        with pytest.raises(RetrieverError, match="send the token of this server"):
+            ShardedRetriever([url])
+        sharded = ShardedRetriever([url], api_key_env="SEARCH_KEY")
+        assert sharded.search(QUERIES, 2) == WHOLE_OF_CORPUS.search(QUERIES, 2)
+
+
 @pytest.mark.filterwarnings("ignore:passing over")
 def test_a_replica_whose_index_changes_while_it_lives_is_not_asked() -> None:
     changing, good = DotRetriever(CORPUS[:3], identity="one"), DotRetriever(CORPUS, identity="one")

@@ -161,7 +161,7 @@ class RemoteRetriever:
             timeout_s: Longest wait.
 
         Raises:
-            RetrieverError: It does not answer, or with an error.
+            RetrieverError: It does not answer, or with an error, or wants a token.
         """
         url = f"{self.url}/health"
         try:
@@ -169,7 +169,10 @@ class RemoteRetriever:
         except requests.RequestException as error:
             raise RetrieverError(f"no answer from {url}: {error}") from error
         said = _json(response)
-        said = said if isinstance(said, dict) and "identity" in said else {}  # Search-R1's server has no /health
+        said = said if isinstance(said, dict) else {}
+        if "refused" in said:
+            raise RetrieverError(f"{url} does not say what it searches: {said['refused']}")
+        said = said if "identity" in said else {}  # Search-R1's server has no /health
         if not said and response.status_code in PASSING:
             raise _refused(url, response, 1)
         passages = said.get("passages")

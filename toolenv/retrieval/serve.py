@@ -163,8 +163,8 @@ class _Service:
             self.door.check(request)
             facts = await asyncio.to_thread(self._facts)  # a retriever that is a server itself may have to be asked
             facts |= {} if failure is None else {"detail": failure}
-        except Refused:
-            facts = {}
+        except Refused as refused:
+            facts = {"refused": refused.detail}
         if failure is None:
             return json_response({"status": "ok", **facts})
         if self.probing is None or self.probing.done():

@@ -49,7 +49,7 @@ def train_and_add(
         seed: Of the sample and of the clustering.
 
     Raises:
-        DataError: The vectors do not fit the choice, or hold what is no finite number.
+        DataError: The vectors do not fit the choice, hold what is no finite number, or are too few for the kind.
         RetrieverError: The index cannot be made or written, as on a full disk.
         MissingExtraError: FAISS is not installed.
     """
@@ -102,7 +102,13 @@ def _trained(faiss: Any, choice: Choice, vectors: Vectors, part: Path, seed: int
     index = faiss.index_factory(choice.dimension, choice.factory, faiss.METRIC_INNER_PRODUCT)
     _prepare(faiss, index, seed)
     if not index.is_trained:
-        index.train(_sample(vectors, max(LEAST_SAMPLE, VECTORS_A_LIST * lists_in(choice.factory)), seed))
+        sample = _sample(vectors, max(LEAST_SAMPLE, VECTORS_A_LIST * lists_in(choice.factory)), seed)
+        try:
+            index.train(sample)
+        except RuntimeError as error:
+            raise DataError(
+                f"an index {choice.factory} cannot be made of {len(vectors):,} vectors: {error}; choose another kind"
+            ) from error
         _keep(faiss, index, part)
     return index
 

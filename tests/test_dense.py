@@ -192,14 +192,14 @@ def test_asking_for_more_than_there_is(tmp_path: Path) -> None:
         rows = DenseIndex(tmp_path / "i", vectors, choice).nearest(asked(vectors, 2), 50)
         assert all(sorted(set(r.tolist())) == sorted(r.tolist()) for r in rows)
         assert all(len(r) <= 10 and r.min() >= 0 for r in rows)
-    with pytest.raises(DataError, match="cannot be made of 10 vectors.*choose another kind"):
+    with pytest.raises(DataError, match=r"cannot be made of 10 vectors.*choose another kind"):
         train_and_add(choose(10, DIMENSION, kind="ivf-pq"), vectors, tmp_path / "i", progress=False)
 
 
 def test_a_full_disk_is_a_retriever_error(tmp_path: Path) -> None:
     full = tmp_path / "no folder" / "i"
     vectors = cloud(10)
-    with pytest.raises(RetrieverError, match="cannot be made at .*call again"):
+    with pytest.raises(RetrieverError, match=r"cannot be made at .*call again"):
         train_and_add(choose(10, DIMENSION, kind="sq8"), vectors, full, progress=False)
 
 

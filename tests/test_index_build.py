@@ -107,24 +107,34 @@ def test_passages_that_were_edited_are_the_only_ones_encoded_again(tmp_path: Pat
 # Killed ----------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, traceback
 from importlib import import_module
 from pathlib import Path
 from tests.retrieval_fakes import WordEncoder
 from toolenv.retrieval.index import build_index, encoding
 encoding.BLOCK, encoding.CHUNK = 16, 5
-where, corpus, folder = sys.argv[1:]
-module, name, calls = where.split(":")
-module, left = import_module(module), int(calls)
-original = getattr(module, name)
-def dying(*args, **kwargs):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-setattr(module, name, dying)
-build_index(corpus, Path(folder), encoder=WordEncoder(), kind="ivf-sq8", progress=False)
+corpus, folders, *points = sys.argv[1:]
+
+def build_until(module, name, calls):
+    module, left = import_module(module), int(calls)
+    original = getattr(module, name)
+    def dying(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    setattr(module, name, dying)
+    build_index(corpus, Path(folders) / name, encoder=WordEncoder(), kind="ivf-sq8", progress=False)
+
+for point in points:
+    if not (child := os.fork()):
+        try:
+            build_until(*point.split(":"))
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 POINTS = [
     "toolenv.retrieval.index.store_files:_record:40",
@@ -149,9 +159,11 @@ def test_a_build_that_is_killed_anywhere_goes_on_and_ends_the_same(
 ) -> None:
     corpus = write(tmp_path / "c.jsonl", MANY)
     whole = build_index(corpus, tmp_path / "whole", encoder=WordEncoder(), kind="ivf-sq8", progress=False)
-    running = {point: run_program(KILLED, point, str(corpus), str(tmp_path / point.split(":")[1])) for point in POINTS}
-    for point, process in running.items():
-        assert process.wait(60) == -9, (point, process.stderr and process.stderr.read())
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path), *POINTS]
+    killed = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert killed.stdout.split() == ["-9"] * len(POINTS), killed.stderr
+    for point in POINTS:
         folder = tmp_path / point.split(":")[1]
         encoder = WordEncoder()
         capsys.readouterr()

@@ -17,6 +17,7 @@ from retrieval_fakes import CORPUS, QUERIES
 from search_servers import DotRetriever, local_server, search_server
 from servers import Request, Response, serve
 
+from toolenv.checker import check_retriever
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.retrieval.base import Hit, Passage, ScoredRetriever
 from toolenv.retrieval.cached import CachedRetriever
@@ -327,6 +328,12 @@ def test_a_replica_whose_index_changes_while_it_lives_is_not_asked() -> None:
         for _ in range(4):
             assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
         assert one.status()[0].reason == "has another index: two, not one"
+
+
+def test_servers_shards_and_replicas_keep_what_a_retriever_promises() -> None:
+    with local_server(DotRetriever(CORPUS[::2])) as first, local_server(DotRetriever(CORPUS[1::2])) as second:
+        sharded = ShardedRetriever([ReplicatedRetriever([first, first]), RemoteRetriever(second)])
+        check_retriever(sharded, QUERIES, pickles=True)
 
 
 # Processes -----------------------------------------------------------------------------------------------------------

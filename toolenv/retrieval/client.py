@@ -14,11 +14,13 @@ from urllib3.util.retry import Retry
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.http import MAX_RETRY_AFTER_S, PASSING, PoliteSession, server_address
-from toolenv.retrieval.base import Hit, Passage, check_k
+from toolenv.retrieval.base import Hit, Passage, check_k, clean_text
 from toolenv.retrieval.search_r1 import IDENTITY_HEADER, Found, result_of, scored
 
 HEALTH_S = 5.0
 MAX_BACKOFF_S = 8.0
+MAX_QUERY_CHARS = 100_000
+"""As much of a query as our servers take; the rest is not sent."""
 FULL = 429
 NOT_TAKEN = frozenset({400, 413, 422})
 
@@ -70,7 +72,7 @@ class RemoteRetriever:
     is ever taken to have found nothing for it. Of our own servers it is noticed where one has another index than at
     first, as after a restart: that is an error, for what was found before would not belong to what is found now.
 
-    Threads may share it. A fork has connections of its own, and so has what it is unpickled to.
+    Of a query at most 100,000 characters are sent. Threads may share it. A fork has connections of its own, and so has what it is unpickled to.
 
     Args:
         url: Address of the server, with or without ``/retrieve``.
@@ -207,7 +209,8 @@ class RemoteRetriever:
 
     def _ask(self, queries: Sequence[str], k: int) -> list[list[Found]]:
         url = f"{self.url}/retrieve"
-        response = self._post(url, {"queries": list(queries), "topk": k, "return_scores": True})
+        asked = [clean_text(query, MAX_QUERY_CHARS) for query in queries]
+        response = self._post(url, {"queries": asked, "topk": k, "return_scores": True})
         self._check_identity(unquote(response.headers.get(IDENTITY_HEADER, "")))
         try:
             return result_of(_json(response), len(queries), k)

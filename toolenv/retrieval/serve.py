@@ -17,6 +17,7 @@ from urllib.parse import quote
 from toolenv.errors import ConfigError, RetrieverError, ToolEnvError
 from toolenv.extras import require
 from toolenv.retrieval.base import Retriever, check_k
+from toolenv.retrieval.client import MAX_QUERY_CHARS
 from toolenv.retrieval.gathering import Gatherer, QueueFull
 from toolenv.retrieval.search_r1 import IDENTITY_HEADER, Found, answer_of, asked_of
 from toolenv.serving import Door, Refused, address_of, json_body, json_response, listen, run
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_TOPK = 3
 MAX_TOPK = 1_000
 MAX_QUERIES = 10_000
-MAX_QUERY_CHARS = 100_000
 MAX_BODY_BYTES = 32 << 20
 STOP_S = 30
 

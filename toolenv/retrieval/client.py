@@ -72,7 +72,8 @@ class RemoteRetriever:
     is ever taken to have found nothing for it. Of our own servers it is noticed where one has another index than at
     first, as after a restart: that is an error, for what was found before would not belong to what is found now.
 
-    Of a query at most 100,000 characters are sent. Threads may share it. A fork has connections of its own, and so has what it is unpickled to.
+    Of a query at most 100,000 characters are sent. Threads may share it. A fork has connections of its own, and so has
+    what it is unpickled to.
 
     Args:
         url: Address of the server, with or without ``/retrieve``.

@@ -131,7 +131,6 @@ def test_a_huge_passage_is_read_in_bounded_time() -> None:
 
     words = "word " * 40_000
     OpenTool(BM25Retriever([Passage("1-1", "Huge", words)]), Counted(2_000))(title="Huge")
-    assert max(read) < 21_000
     assert sum(read) < 20 * len(words)
 
 

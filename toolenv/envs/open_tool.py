@@ -106,7 +106,9 @@ class OpenTool:
         return outputs
 
     def _page(self, article: Sequence[Passage], start: float | None) -> ToolOutput | ToolError:
-        passages = [part for passage in article for part in self._parts(passage)]
+        passages = article
+        if not all(self._fits(_text(article, number, number)) for number in range(1, len(article) + 1)):
+            passages = [part for passage in article for part in self._parts(passage)]
         first = 1 if start is None else int(start)
         if not 1 <= first <= len(passages):
             whole = f"{len(passages)} passages" if len(passages) > 1 else "1 passage"

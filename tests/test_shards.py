@@ -207,6 +207,9 @@ def test_a_server_that_comes_back_with_another_index_is_not_asked() -> None:
         with pytest.warns(RuntimeWarning), pytest.raises(RetrieverError, match="none of 2 replicas answers"):
             each.search(["gas"], 1)
     assert other.batches == []
+    other.identity = "one"  # put right
+    assert one.search(["gas"], 1) == WHOLE_OF_CORPUS.search(["gas"], 1)
+    assert len(other.batches) == 1
 
 
 @pytest.mark.filterwarnings("ignore:passing over")

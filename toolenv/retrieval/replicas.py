@@ -59,7 +59,7 @@ class ReplicatedRetriever:
     One that fails is passed over at once: the same search goes to the next, and a warning is given. After ``again_s``
     seconds it is looked at again. One that is full (429) is left alone as long as it asks, and is not dead. Where all
     fail or are full, all are asked once more, ``retries`` times. Replicas that say that they have another index are
-    refused, now or when they answer. Threads may share it.
+    refused, now or when they answer, as long as they have it. Threads may share it.
 
     Args:
         replicas: Retrievers, or addresses as for ``RemoteRetriever``.
@@ -211,14 +211,14 @@ class ReplicatedRetriever:
             due = [
                 replica
                 for place, replica in enumerate(self._replicas)
-                if place not in asked and replica.reason and not replica.is_refused and replica.again_s <= now
+                if place not in asked and replica.reason and replica.again_s <= now
             ]
             for replica in due:
                 replica.again_s = now + self.again_s
         return due
 
     def _look_at(self, replica: _Replica) -> None:
-        """Ask a replica what it has, where it can be asked: it is alive, dead, or refused for good."""
+        """Ask a replica what it has, where it can be asked: it is alive, dead, or refused until it has that index."""
         try:
             identity = _identity_of(replica.retriever)
         except RetrieverError as error:

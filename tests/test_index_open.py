@@ -19,6 +19,7 @@ from tests.test_index_build import ids, write
 from toolenv import ConfigError, DataError, RetrieverError
 from toolenv.retrieval import corpus_retriever
 from toolenv.retrieval.base import LocalRetriever, Passage, ScoredRetriever
+from toolenv.retrieval.hybrid import HybridRetriever
 from toolenv.retrieval.index import FaissRetriever, PassageStore, build_index, index_info, open_index, verify_index
 from toolenv.retrieval.index.manifest import MANIFEST
 
@@ -68,6 +69,7 @@ def test_a_dense_retriever_is_pickled_by_its_place(folder: Path) -> None:
     again = pickle.loads(pickle.dumps(retriever))
     assert isinstance(again, FaissRetriever)
     assert ids(again) == ids(retriever)
+    assert again.identity == retriever.identity  # the part's, not that of the whole: caches of queries go by it
 
 
 FORKS = """
@@ -98,6 +100,8 @@ def test_a_hybrid_retriever_goes_to_a_spawned_process(tmp_path: Path) -> None:
     again = pickle.loads(sent)
     assert len(sent) < 5_000  # places, not passages
     assert again.identity == retriever.identity
+    assert isinstance(retriever, HybridRetriever)
+    assert again.dense.identity == retriever.dense.identity  # type: ignore[attr-defined]
     assert again.search_scored(QUERIES, 3) == retriever.search_scored(QUERIES, 3)
     build_index(write(tmp_path / "c.jsonl", CORPUS[:5]), folder, encoder=WordEncoder(), progress=False)
     with pytest.raises(RetrieverError, match="when this was pickled; open it anew"):
@@ -294,6 +298,20 @@ def test_an_unknown_name_lists_the_indexes(tmp_path: Path, cache: Path) -> None:
     build_index(write(tmp_path / "c-more.jsonl", CORPUS[:3]), retriever="bm25", progress=False)
     assert len(open_index("c").passages) == 10
     assert len(open_index("c-more").passages) == 3
+    build_index(tmp_path / "c.jsonl", encoder=WordEncoder(), progress=False)
+    with pytest.raises(DataError, match=r"'c' has 2 indexes: c-.*-bm25, c-.*; name one of them in full"):
+        open_index("c")
+
+
+def test_a_build_that_is_interrupted_says_that_it_goes_on(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("toolenv.retrieval.index.build_index", interrupted)
+    assert cli.main(["index", "build", str(write(tmp_path / "c.jsonl"))]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
 
 
 def test_opening_takes_neither_torch_nor_the_passages(folder: Path) -> None:
@@ -351,6 +369,8 @@ def test_the_commands(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
         (["info", "nothing"], 1, "there is no index 'nothing'"),
         (["build", "nothing.jsonl", "--retriever", "bm25"], 1, "nothing.jsonl"),
         (["search", "nothing", "x"], 1, "there is no index 'nothing'"),
+        (["search", __file__, "x"], 1, "is a file, not the folder of an index"),
+        (["build", __file__, "--recall", "95"], 2, "recall must be above 0 and at most 1"),
     ],
 )
 def test_what_goes_wrong_is_one_line(

@@ -127,7 +127,7 @@ class FaissRetriever:
             raise RetrieverError(f"the encoder failed on {len(queries)} queries: {error}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (self.folder, self.encoder.spec or self.encoder, self._built_identity)
+        return _opened_again, (self.folder, self.encoder.spec or self.encoder, self._built_identity, self.identity)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FaissRetriever:
         return self
@@ -136,11 +136,25 @@ class FaissRetriever:
         return f"FaissRetriever({len(self.passages)} passages, {self.encoder.name})"
 
 
-def _opened_again(folder: Path, encoder: Encoder | str, identity: str) -> FaissRetriever:
-    """What a pickled retriever becomes in another process."""
+def _opened_again(folder: Path, encoder: Encoder | str, built: str, identity: str) -> FaissRetriever:
+    """What a pickled retriever becomes in another process.
+
+    Args:
+        folder: Its index.
+        encoder: Of queries.
+        built: Identity of the index.
+        identity: The retriever's own, which is another one where it is a part of a hybrid.
+
+    Raises:
+        RetrieverError: Another index stands there now.
+    """
     from toolenv.retrieval.index.opening import encoder_of, open_parts
 
     parts = open_parts(folder)
-    if parts.manifest.identity != identity or parts.dense is None:
+    if parts.manifest.identity != built or parts.dense is None:
         raise RetrieverError(f"{folder}: holds another index than when this was pickled; open it anew")
-    return FaissRetriever.over(parts.store, encoder_of(folder, parts.manifest, encoder), parts.dense, folder, identity)
+    retriever = FaissRetriever.over(
+        parts.store, encoder_of(folder, parts.manifest, encoder), parts.dense, folder, parts.manifest.identity
+    )
+    retriever.identity = identity
+    return retriever

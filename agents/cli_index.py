@@ -69,7 +69,12 @@ def add_commands(commands: Any, shown: type[argparse.HelpFormatter]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run ``toolenv index ACTION``; returns the exit status."""
-    return _ACTIONS[options.action](options)
+    try:
+        return _ACTIONS[options.action](options)
+    except KeyboardInterrupt:
+        if options.action in ("build", "add"):  # after the line of progress
+            print("\nstopped; what was made is kept, and the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def _build(options: argparse.Namespace) -> int:

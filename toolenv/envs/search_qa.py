@@ -13,7 +13,7 @@ from toolenv.envs.open_tool import OpenTool
 from toolenv.envs.search_source import Settings, is_url, search_tool
 from toolenv.envs.search_tool import MAX_OBSERVATION_CHARS, TOP_K, SearchTool
 from toolenv.episode import Task, TaskSet
-from toolenv.errors import ConfigError
+from toolenv.errors import ConfigError, DataError
 from toolenv.formats import Format
 from toolenv.messages import ToolCall
 from toolenv.retrieval.base import Passage, Retriever
@@ -103,6 +103,8 @@ class SearchQAEnv(ToolEnv):
         if tasks is not None and dataset is not None:
             raise ConfigError("tasks and dataset are two names for one thing; give one of them")
         asked = dataset if dataset is not None else tasks
+        if isinstance(asked, str | Path) and not Path(asked).exists():  # before a corpus is indexed, which takes long
+            raise DataError(f"{asked} does not exist")
         settings = Settings(top_k, max_observation_chars, max_queries, max_observation_tokens, tokenizer)
         search = search_tool(retriever, corpus, index, settings)
         tools: list[Tool] = [search, *([OpenTool(search.retriever, search.limit)] if open_tool else [])]

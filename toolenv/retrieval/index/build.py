@@ -79,6 +79,8 @@ def build_index(
     asked = Asked(retriever, kind, recall, memory_bytes)
     if retriever not in RETRIEVERS:
         raise ConfigError(f"unknown retriever {retriever!r}; choose one of {', '.join(RETRIEVERS)}")
+    if not 0 < recall <= 1:
+        raise ConfigError(f"recall must be above 0 and at most 1, a part of the passages to find; got {recall}")
     made = None if retriever == "bm25" else make_encoder(encoder)
     if made is not None and kind != "auto":
         kind_of(kind, made.dimension)  # a kind that does not exist is said before the work begins

@@ -117,8 +117,8 @@ def _automatic(passages: int, dimension: int, memory: int, recall: float) -> Cho
         if recall <= reach and _fits(kind, passages, dimension, memory):
             per_passage = kind.bytes_per_passage(passages, dimension)
             why = (
-                f"{per_passage:.0f} bytes a passage, {_size(per_passage * passages)} in all, fit into {room}, "
-                f"and {kind.about} should find {recall:.0%} of the 3 nearest"
+                f"{per_passage:.0f} bytes a passage, {_size(per_passage * passages)} in all, fit into {room}; "
+                f"{kind.about} should find {recall:.0%} of the 3 nearest"
             )
             return _choice(kind, passages, dimension, recall, why)
     for name in ("flat", "flat-fp16"):

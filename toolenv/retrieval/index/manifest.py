@@ -167,7 +167,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(_why_none(folder)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}; build the index again (toolenv index build)") from error
@@ -199,6 +199,8 @@ def _why_none(folder: Path) -> str:
         return f"{folder}: an index that is not finished; run the same toolenv index build again, and it goes on"
     if not folder.exists():
         return f"there is no index {str(folder)!r}; toolenv index build makes one, toolenv index info lists them"
+    if folder.is_file():
+        return f"{folder} is a file, not the folder of an index; toolenv index build makes one of a corpus file"
     return f"{folder} is no search index of toolenv: it holds no {MANIFEST}"
 
 

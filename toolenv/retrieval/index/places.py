@@ -59,7 +59,7 @@ def found_index(index: str | Path) -> Path:
         index: A folder; the name of one in ``indexes_folder()``; or the name of a corpus that has one index there.
 
     Raises:
-        DataError: Neither; says which indexes there are.
+        DataError: None of these, or a corpus that has several; says which indexes there are.
     """
     folder = Path(index)
     for place in (folder, indexes_folder() / folder):
@@ -75,7 +75,10 @@ def found_index(index: str | Path) -> Path:
     of_corpus = [name for name in names if of_it.match(name)]
     if usual in of_corpus or len(of_corpus) == 1:
         return here / (usual if usual in of_corpus else of_corpus[0])
-    known = f"there are {', '.join(of_corpus or names)}" if names else f"none was built in {here} yet"
+    if of_corpus:
+        these = ", ".join(of_corpus)
+        raise DataError(f"{str(index)!r} has {len(of_corpus)} indexes: {these}; name one of them in full")
+    known = f"there are {', '.join(names)}" if names else f"none was built in {here} yet"
     raise DataError(f"there is no index {str(index)!r}; {known}; make one with: toolenv index build CORPUS")
 
 

@@ -239,6 +239,8 @@ def test_limits_that_do_not_fit_are_refused(tmp_path: Path, retriever: BM25Retri
         TokenLimit(3, 7)
     with pytest.raises(ConfigError, match="cannot load the tokenizer"):
         TokenLimit(3, tmp_path)
+    with pytest.raises(ConfigError, match=r"'smollm2-135m': no such folder; give .* the tokenizer itself"):
+        TokenLimit(3, "smollm2-135m")
 
 
 def test_lone_surrogates_of_a_corpus_do_not_reach_the_tokenizer(tokenizer: Any) -> None:

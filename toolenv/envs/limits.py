@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from toolenv.env import is_count
 from toolenv.errors import ConfigError
 from toolenv.extras import require
+from toolenv.retrieval.encoders.hub import is_hub_name
 
 
 class Limit(Protocol):
@@ -121,7 +122,12 @@ def make_limit(max_chars: int, max_tokens: int | None, tokenizer: Any) -> Limit:
 @lru_cache(maxsize=4)
 def _load(name: str) -> Any:
     transformers = require("transformers", "search")
+    if not Path(name).is_dir() and not is_hub_name(name):  # else the hub is asked, again and again
+        raise ConfigError(
+            f"cannot load the tokenizer {name!r}: no such folder; give a folder, owner/name on the model hub, or the "
+            "tokenizer itself, as agents.models.load_model gives it for the models that --model names"
+        )
     try:
         return transformers.AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot load the tokenizer {name!r}: {error}") from error
+        raise ConfigError(f"cannot load the tokenizer {name!r}: {' '.join(str(error).split())[:300]}") from error

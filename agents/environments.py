@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,12 @@ def make_envs(env_id: str, num_envs: int, settings: Mapping[str, Any], policy: s
             raise ConfigError(f"the nano policy plays {NANO_ENV_ID} only, not {env_id!r}; give --model")
         from agents.nano import ENV_KWARGS, nano_format
 
+        if other := sorted(settings.keys() & {"corpus", "index"}):
+            warnings.warn(
+                f"the nano policy knows the words of the bundled encyclopaedia alone; over another {other[0]} it is "
+                "right by chance: give --model",
+                stacklevel=2,
+            )
         settings = {**ENV_KWARGS, "format": nano_format(), **settings}
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **settings)

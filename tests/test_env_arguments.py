@@ -9,7 +9,7 @@ import pytest
 
 from agents.environments import make_envs
 from tests.toys import TASKS
-from toolenv import ConfigError, ToolEnv
+from toolenv import ConfigError, DataError, ToolEnv
 
 pytestmark = pytest.mark.core
 
@@ -50,3 +50,10 @@ def test_the_base_class_and_a_class_of_your_own_are_named_with_their_own_argumen
 def test_a_limit_that_is_no_whole_number_is_refused_at_construction(name, value):
     with pytest.raises(ConfigError, match=f"{name} must be a whole number of at least 1.*, not {value!r}"):
         ToolEnv(TASKS, **{name: value})
+
+
+def test_the_nano_policy_is_said_to_know_the_bundled_encyclopaedia_alone(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    with pytest.warns(UserWarning, match="over another index it is right by chance"), pytest.raises(DataError):
+        make_envs("ToolSearchQA-v0", 1, {"index": str(tmp_path / "none")}, policy="nano")

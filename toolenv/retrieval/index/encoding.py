@@ -16,7 +16,7 @@ from toolenv.retrieval.encoders import Encoder
 from toolenv.retrieval.index.store import PassageStore
 from toolenv.retrieval.index.vectors import Vectors
 
-BLOCK = 8_192
+BLOCK = 2_048
 """Passages that are written at once: what a kill loses at most."""
 CHUNK = 512
 """Passages that the encoder gets at once; those of a block come sorted by length."""

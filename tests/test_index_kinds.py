@@ -31,7 +31,7 @@ def test_few_passages_are_all_compared() -> None:
 @pytest.mark.parametrize("passages", [100_000, 1_000_000, 21_000_000])
 def test_an_index_that_is_chosen_fits_and_less_memory_gives_a_smaller_one(passages: int) -> None:
     sizes = []
-    for per_passage in (1600, 400, 200, 130, 90):
+    for per_passage in (1600, 400, 220, 150, 105):
         choice = choose(passages, DIMENSION, memory_bytes=per_passage * passages, recall=0.9)
         assert choice.bytes_per_passage <= per_passage
         sizes.append(choice.bytes_per_passage)
@@ -44,7 +44,7 @@ def test_all_of_wikipedia_fits_into_5_and_a_half_gigabytes() -> None:
     choice = choose(21_000_000, DIMENSION, memory_bytes=int(5.5 * GB))
     assert choice.bytes_per_passage * 21_000_000 < 5.5 * GB
     assert choice.kind == "rabitq"
-    assert lists_in(choice.factory) == 16_384
+    assert lists_in(choice.factory) == 32_768
 
 
 @pytest.mark.core
@@ -111,7 +111,7 @@ def test_lists_grow_with_the_root_and_probes_are_never_more_than_lists() -> None
     assert lists_for(16 * 10**6) == 4 * lists_for(10**6)
     assert nprobe_for(0.95, 4) == 4
     assert nprobe_for(1.0, 4096) == 4096
-    assert nprobe_for(0.95, 16_384) == 2 * nprobe_for(0.95, 4096)
+    assert nprobe_for(0.95, 32_768) == 2 * nprobe_for(0.95, 8192)
 
 
 @pytest.mark.core

@@ -18,6 +18,7 @@ from toolenv.seeding import rng
 
 AT_ONCE = 16_384
 SAMPLE = 200
+MIXED = 3  # passages that make a query
 CUTS = (1, 3, 5)
 TIE = 10.0**-DECIMALS
 MAX_DEPTH, MAX_EF_SEARCH = 256, 4096
@@ -35,8 +36,9 @@ def measure_recall(
 ) -> dict[str, Any]:
     """Recall at 1, 3 and 5 against Flat over the same vectors, which are read once from front to back.
 
-    Without ``queries``, passages stand in for them: a sample's own vectors, each moved half-way to another passage near
-    it, so that a query is no copy of what it should find.
+    Without ``queries``, passages stand in for them: the means of three drawn at random. Such a query is about as far
+    from its nearest passage as a real question is (a cosine of .62, and .53), and where 95 % is found, the two agree:
+    .945 and .946 over wikipedia-2006. (A passage moved towards a neighbour is far too easy: .998 there.)
 
     Args:
         index: The index.
@@ -137,10 +139,8 @@ def _drawn(index: DenseIndex, sample: int, queries: NDArray[np.float32] | None, 
     if queries is not None:
         rows = draw.choice(len(queries), min(sample, len(queries)), replace=False)
         return np.asarray(queries[rows], np.float32)
-    rows = np.sort(draw.choice(len(index), min(sample, len(index)), replace=False))
-    own = VectorFile(index.vectors).read(rows).astype(np.float32)
-    other = [near[near != row][:2][-1:] for (near, _), row in zip(ranked(index, own, 3), rows, strict=True)]
-    neighbours = [index.vectors[near[0]] if len(near) else own[i] for i, near in enumerate(other)]
-    moved = own + np.asarray(neighbours, np.float32)
-    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-    return np.asarray(moved / np.where(lengths > 0, lengths, 1), np.float32)
+    rows = draw.integers(len(index), size=(sample, MIXED))
+    file = VectorFile(index.vectors)
+    mixed = np.stack([file.read(some).astype(np.float32).mean(axis=0) for some in rows])
+    lengths = np.linalg.norm(mixed, axis=1, keepdims=True)
+    return np.asarray(mixed / np.where(lengths > 0, lengths, 1), np.float32)

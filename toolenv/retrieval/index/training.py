@@ -20,7 +20,8 @@ from toolenv.retrieval.index.vectors import VectorFile, Vectors, check_finite, c
 from toolenv.seeding import derive, rng
 
 ADDED_AT_ONCE = 16_384
-VECTORS_A_LIST = 64  # for training; FAISS warns below 39
+VECTORS_A_LIST = 40  # for training; FAISS warns below 39
+ROUNDS = 10  # of the clustering
 LEAST_SAMPLE = 65_536
 KEEP_EVERY_S = 600.0
 CONSTRUCTION = 80  # neighbours looked at when a vector is put into a graph
@@ -119,6 +120,7 @@ def _prepare(faiss: Any, index: Any, seed: int) -> None:
     graph = faiss.downcast_index(lists.quantizer if lists else index)
     if lists:
         lists.cp.seed = derive(seed, "lists") % 2**31
+        lists.cp.niter = ROUNDS
     if hasattr(graph, "hnsw"):
         graph.hnsw.efConstruction = CONSTRUCTION
         graph.hnsw.efSearch = CONSTRUCTION  # also decides which list a vector is put into

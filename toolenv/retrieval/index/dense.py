@@ -21,6 +21,7 @@ from toolenv.retrieval.index.vectors import VectorFile, Vectors
 
 MARGIN = 16  # extra candidates of an exact index: ties at place k are then broken by row and not by chance
 
+QUERY_BITS = 3  # a dimension of a query, by RaBitQ, signed: a tenth less time than FAISS's 4 unsigned ones, as good
 TOGETHER = 8  # queries in one call of FAISS, where it answers each alike: a fifth less time than one by one
 MOST_EXTRA = 32  # candidates of a lossy index beyond the k asked for: three times k, and no more than these
 
@@ -71,6 +72,7 @@ class DenseIndex:
         self.num_searches = 0
         self._kind = kind_of(choice.kind, choice.dimension)
         self._index = self._open()
+        self._params: Any = None
         self._file = VectorFile(vectors if self._index is not None else np.asarray(vectors))  # all of it is read anyway
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool: ThreadPoolExecutor | None = None
@@ -147,7 +149,7 @@ class DenseIndex:
 
     def _some(self, queries: NDArray[np.float32], depth: int) -> list[NDArray[np.int64]]:
         """Candidates of some queries; the disk is told at once which vectors will be wanted."""
-        found = [self._offered(rows) for rows in self._index.search(queries, depth)[1]]
+        found = [self._offered(rows) for rows in self._index.search(queries, depth, params=self._params)[1]]
         for rows in found:
             self._file.expect(rows)
         return found
@@ -193,6 +195,9 @@ class DenseIndex:
             return
         lists = self._faiss.try_extract_index_ivf(self._index)
         graph = self._faiss.downcast_index(lists.quantizer if lists else self._index)
+        if hasattr(lists, "qb"):
+            self._params = self._faiss.IVFRaBitQSearchParameters()
+            self._params.nprobe, self._params.qb, self._params.centered = self.settings["nprobe"], QUERY_BITS, True
         if lists:
             lists.nprobe = self.settings["nprobe"]
             stored = self._faiss.downcast_InvertedLists(lists.invlists)

@@ -40,7 +40,8 @@ def test_good_and_hostile_programs_leave_nothing_behind() -> None:
         assert worker["resident_kib"][-1] - worker["resident_kib"][0] < GROWTH_KIB
     outset, before, after, closed = (dict(seen[when]) for when in ("outset", "before", "after", "closed"))
     assert after.pop("resident_kib") - before.pop("resident_kib") < GROWTH_KIB
-    assert after == before
-    for kind in ("files", "descendants", "containers"):  # other tests may have workers of their own
-        assert closed.get(kind) == outset.get(kind)
+    # Other tests may have workers of their own, which end when they like.
+    assert all(after[kind] <= before[kind] for kind in before), (before, after)
+    for kind in {"files", "descendants", "containers"} & outset.keys():
+        assert closed[kind] <= outset[kind], kind
     assert closed["descriptors"] < before["descriptors"], "the workers' descriptors are closed"

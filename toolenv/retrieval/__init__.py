@@ -72,11 +72,11 @@ def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
 
     Args:
         spec: ``"faiss"``, ``"bm25"`` or ``"hybrid"``; for the first two a hybrid index serves as well.
-        corpus: A file, or the name of a corpus that ``toolenv fetch`` knows (see ``read_corpus``).
+        corpus: A file, or the name of a corpus that was fetched (see ``read_corpus``).
 
     Raises:
         ConfigError: Another name.
-        DataError: The corpus cannot be read.
+        DataError: The corpus cannot be read, or was not fetched.
         MissingExtraError: What the retriever needs is not installed.
         RetrieverError: The index cannot be built.
     """
@@ -94,7 +94,7 @@ def corpus_retriever(spec: str, corpus: str | Path) -> Retriever:
 
 @lru_cache(maxsize=4)
 def _retriever_over(spec: str, corpus: str | Path, version: tuple[int, int] | None) -> Retriever:
-    from toolenv.retrieval.corpus import read_corpus
+    from toolenv.retrieval.corpus import corpus_path, read_corpus
     from toolenv.retrieval.index import build_index, open_index
     from toolenv.retrieval.index.build import built_index, is_small
 
@@ -103,6 +103,8 @@ def _retriever_over(spec: str, corpus: str | Path, version: tuple[int, int] | No
             return open_index(folder, retriever=spec)
     if isinstance(corpus, Path) and is_small(corpus):
         return make_retriever(spec, tuple(read_corpus(corpus)))
+    if isinstance(corpus, str):
+        corpus_path(corpus)  # to make an environment is no request to fetch
     return open_index(build_index(corpus, retriever=spec))
 
 

@@ -92,7 +92,8 @@ class PoliteSession(requests.Session):
     def __init__(self, retry: Retry, *, connections: int, api_key_env: str | None = None) -> None:
         super().__init__()
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # all that threads would change
-        self.auth = None if api_key_env is None else Bearer(_key_in(api_key_env))
+        key = key_in(api_key_env)
+        self.auth = None if key is None else Bearer(key)
         self._connections = connections
         self._connect(retry)
 
@@ -272,7 +273,18 @@ class _Patience(Retry):
         return None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
 
 
-def _key_in(variable: str) -> str:
+def key_in(variable: str | None) -> str | None:
+    """The key in an environment variable; ``None`` where none is named.
+
+    Raises:
+        ConfigError: It is not set.
+
+    Example:
+        >>> key_in(None) is None
+        True
+    """
+    if variable is None:
+        return None
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(f"the environment variable {variable!r} is not set; it should hold the server's key")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from toolenv.errors import ConfigError, RetrieverError
 from toolenv.progress import Progress
 from toolenv.retrieval.base import Hit, Passage, check_k, clean_text
 from toolenv.retrieval.search_r1 import in_order_of_scores
+
+T = TypeVar("T")
 
 MAX_QUERY_CHARS = 2_000
 """An engine refuses a query of more words than its limit, which is 1,024 in older ones."""
@@ -155,6 +157,21 @@ class EngineRetriever(ABC):
     def _finish(self) -> None:
         """Let searches find what was put there."""
 
+    @abstractmethod
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What the engine's client raises where the engine does not answer as asked."""
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Ask the engine.
+
+        Raises:
+            RetrieverError: It did not answer.
+        """
+        try:
+            return call()
+        except self._failures() as error:
+            raise RetrieverError(f"{self!r}: {type(error).__name__}: {error}") from error
+
     @property
     def client(self) -> Any:
         """The engine's client; where an address was given, one for each process."""
@@ -171,17 +188,3 @@ class EngineRetriever(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.scores})"
-
-
-def key_in(variable: str | None) -> str | None:
-    """The key in an environment variable; ``None`` where none is named.
-
-    Raises:
-        ConfigError: It is not set.
-    """
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"the environment variable {variable!r} is not set; it should hold the engine's key")
-    return key

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from toolenv.errors import RetrieverError
 from toolenv.extras import require
+from toolenv.http import key_in
 from toolenv.retrieval.encoders import Encoder, make_encoder
-from toolenv.retrieval.engines.base import Fields, key_in
+from toolenv.retrieval.engines.base import Fields
 from toolenv.retrieval.engines.lucene import LuceneRetriever
-
-T = TypeVar("T")
 
 
 class ElasticsearchRetriever(LuceneRetriever):
@@ -74,9 +72,8 @@ class ElasticsearchRetriever(LuceneRetriever):
         return self._ask(lambda: self.client.msearch(searches=lines))
 
     def _create(self, body: Mapping[str, Any]) -> None:
-        indices = self.client.indices
-        if not self._ask(lambda: indices.exists(index=self.name)):
-            self._ask(lambda: indices.create(index=self.name, settings=body["settings"], mappings=body["mappings"]))
+        settings, mappings = body["settings"], body["mappings"]
+        self._ask(lambda: self.client.indices.create(index=self.name, settings=settings, mappings=mappings))
 
     def _mget(self, ids: Sequence[str]) -> Mapping[str, Any]:
         return self._ask(lambda: self.client.mget(index=self.name, ids=ids, source=False))
@@ -84,12 +81,6 @@ class ElasticsearchRetriever(LuceneRetriever):
     def _bulk(self, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return self._ask(lambda: self.client.bulk(index=self.name, operations=lines))
 
-    def _finish(self) -> None:
-        self._ask(lambda: self.client.indices.refresh(index=self.name))
-
-    def _ask(self, call: Callable[[], T]) -> T:
+    def _failures(self) -> tuple[type[Exception], ...]:
         elasticsearch = require("elasticsearch", "elastic")
-        try:
-            return call()
-        except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
-            raise RetrieverError(f"{self!r}: {type(error).__name__}: {error}") from error
+        return elasticsearch.ApiError, elasticsearch.TransportError

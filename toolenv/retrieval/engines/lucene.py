@@ -75,7 +75,11 @@ class LuceneRetriever(EngineRetriever):
             vector, more = self._vector_field(self.encoder.dimension)
             properties[self.fields.vector] = vector
             settings["index"] |= more
-        self._create({"settings": settings, "mappings": {"properties": properties}})
+        if not self._ask(lambda: self.client.indices.exists(index=self.name)):
+            self._create({"settings": settings, "mappings": {"properties": properties}})
+
+    def _finish(self) -> None:
+        self._ask(lambda: self.client.indices.refresh(index=self.name))
 
     def _present(self, ids: Sequence[str]) -> set[str]:
         return {str(doc["_id"]) for doc in self._mget(ids)["docs"] if doc.get("found")}

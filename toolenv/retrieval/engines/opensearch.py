@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from toolenv.errors import RetrieverError
 from toolenv.extras import require
 from toolenv.retrieval.encoders import Encoder, make_encoder
 from toolenv.retrieval.engines.base import Fields
 from toolenv.retrieval.engines.lucene import LuceneRetriever
-
-T = TypeVar("T")
 
 
 class OpenSearchRetriever(LuceneRetriever):
@@ -68,9 +65,7 @@ class OpenSearchRetriever(LuceneRetriever):
         return self._ask(lambda: self.client.msearch(body=lines))
 
     def _create(self, body: Mapping[str, Any]) -> None:
-        indices = self.client.indices
-        if not self._ask(lambda: indices.exists(index=self.name)):
-            self._ask(lambda: indices.create(index=self.name, body=body))
+        self._ask(lambda: self.client.indices.create(index=self.name, body=body))
 
     def _mget(self, ids: Sequence[str]) -> Mapping[str, Any]:
         return self._ask(lambda: self.client.mget(index=self.name, body={"ids": ids}, params={"_source": "false"}))
@@ -78,11 +73,5 @@ class OpenSearchRetriever(LuceneRetriever):
     def _bulk(self, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return self._ask(lambda: self.client.bulk(index=self.name, body=lines))
 
-    def _finish(self) -> None:
-        self._ask(lambda: self.client.indices.refresh(index=self.name))
-
-    def _ask(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except require("opensearchpy", "opensearch").OpenSearchException as error:
-            raise RetrieverError(f"{self!r}: {type(error).__name__}: {error}") from error
+    def _failures(self) -> tuple[type[Exception], ...]:
+        return (require("opensearchpy", "opensearch").OpenSearchException,)

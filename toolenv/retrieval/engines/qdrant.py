@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolenv.errors import ConfigError, RetrieverError
+from toolenv.errors import ConfigError
 from toolenv.extras import require
+from toolenv.http import key_in
 from toolenv.retrieval.base import Hit, Passage
 from toolenv.retrieval.encoders import Encoder, make_encoder
-from toolenv.retrieval.engines.base import EngineRetriever, Fields, key_in
+from toolenv.retrieval.engines.base import EngineRetriever, Fields
 
 IDS = uuid.UUID("6d4c1f0e-52f3-4b0f-9f7e-0a4f6f1f8f5a")
 """Under this name passages' ids are made into those that Qdrant takes."""
@@ -142,12 +143,9 @@ class QdrantRetriever(EngineRetriever):
     def _finish(self) -> None:
         """Nothing: Qdrant finds what it was given."""
 
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        errors = require("qdrant_client.http.exceptions", "qdrant")
-        try:
-            return call()
-        except (errors.ApiException, ValueError) as error:  # without a server, an unknown collection is a ValueError
-            raise RetrieverError(f"{self!r}: {type(error).__name__}: {error}") from error
+    def _failures(self) -> tuple[type[Exception], ...]:
+        # Without a server, an unknown collection is a ValueError.
+        return require("qdrant_client.http.exceptions", "qdrant").ApiException, ValueError
 
 
 def _point_id(id: str) -> str:

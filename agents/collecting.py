@@ -16,6 +16,7 @@ from agents.policies import LoadedPolicy, PolicySettings, load_policy, script_ma
 from agents.rollout import collect
 from agents.sampling.scripted import ScriptedAgent
 from toolenv.data.jsonl import cut_torn_line, read_json, read_records
+from toolenv.data.text_files import replace_file
 from toolenv.episode import Episode, TaskSet, read_episodes, write_episodes
 from toolenv.errors import ConfigError, DataError
 from toolenv.progress import Progress
@@ -107,9 +108,7 @@ def keep_settings(path: Path, settings: CollectSettings, *, fresh: bool) -> None
         DataError: What stands there cannot be read.
     """
     if fresh:
-        aside = path.with_name(path.name + ".partial")
-        aside.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
-        aside.replace(path)
+        replace_file(path, (json.dumps(settings.to_json(), indent=2) + "\n").encode())
         return
     stood, asked = (_plain(each) for each in (_read_settings(path), settings))
     if other := [name for name in asked if asked[name] != stood[name]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Hashable, Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 from rewards import RewardSum, RewardTerms
 from rewards.base import needs_hindsight
 from toolenv.data.jsonl import read_records
+from toolenv.data.text_files import replace_file
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError, DataError
 
@@ -96,7 +96,7 @@ def rescore(source: Path, output: Path, rewards: RewardSum, *, resume: bool = Fa
         groups.check(_group(record, episode))
         seen.add(record, line["rewards"], line.get("errors", {}))
     if output.exists():
-        _replace(output, b"".join(text for text, _ in kept))
+        replace_file(output, b"".join(text for text, _ in kept))
     show = _Progress(len(kept), sum(1 for _ in read_records(source)))
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a", encoding="ascii") as file:
@@ -198,13 +198,6 @@ def _whole_groups(output: Path, terms: list[str]) -> list[tuple[bytes, dict[str,
     while whole and groups[whole - 1] == groups[-1]:
         whole -= 1
     return list(zip(raw, lines, strict=True))[:whole]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put content into a file in one step."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)
 
 
 class _Progress:

@@ -149,6 +149,11 @@ def test_a_stopped_file_goes_on_to_the_same_bytes(tmp_path, pairs):
         writer.write(pairs[:20])
     assert torn.read_bytes() == whole.read_bytes()
     assert list(read_pairs(whole)) == pairs[:20]
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine, with no last line end")
+    with pytest.raises(DataError, match="is it another file"):
+        PairWriter(notes, resume=True)
+    assert notes.read_text() == "mine, with no last line end"
     with PairWriter(torn, resume=True) as writer, pytest.raises(ConfigError, match=r"line 1, was made with other"):
         writer.write(pairs[1:2])
     with pytest.raises(ConfigError, match="exists"):

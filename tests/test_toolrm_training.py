@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -21,9 +23,9 @@ from trl.trainer.reward_trainer import RewardTrainer  # noqa: E402
 from agents.cli import main  # noqa: E402
 from rewards.rendering import ConversationRenderer  # noqa: E402
 from rewards.scoring import HFScorer  # noqa: E402
+from rewards.training import callbacks  # noqa: E402
 from rewards.training.heads import add_lora, make_classifier, merged, parts_of  # noqa: E402
 from rewards.training.pairs.records import Pair, PairWriter, pair_conversations  # noqa: E402
-from rewards.training.toolrm import trainer as preference_trainer  # noqa: E402
 from rewards.training.toolrm.rows import encode_pairs, split_rows  # noqa: E402
 from rewards.training.toolrm.trainer import (  # noqa: E402
     PreferenceTrainer,
@@ -227,15 +229,18 @@ def test_training_learns_and_saves_what_the_scorer_loads(tmp_path: Path) -> None
 
 def test_a_training_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = make_pairs()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     train_toolrm(pairs, "tiny", tmp_path / "whole", QUICK, load_model=load_tiny)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[:2]
+    assert torch.equal(torch.get_rng_state(), before[2])
 
-    class Killed(preference_trainer.ShowProgress):
+    class Killed(callbacks.ShowProgress):
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             if state.global_step == 3:  # a checkpoint stands at 2
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preference_trainer, "ShowProgress", Killed)
+        patch.setattr(callbacks, "ShowProgress", Killed)
         with pytest.raises(KeyboardInterrupt):
             train_toolrm(pairs, "tiny", tmp_path / "killed", QUICK, load_model=load_tiny)
     torn = tmp_path / "killed" / "checkpoints" / "checkpoint-3"

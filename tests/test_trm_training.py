@@ -21,6 +21,7 @@ from reward_models import make_scorer
 from agents import cli
 from agents.workshop import trm_train
 from rewards.scoring import HFScorer
+from rewards.training.callbacks import ShowProgress
 from rewards.training.labels.records import LabelledCall, LabelledEpisode
 from rewards.training.trm import trainer as classifier_trainer
 from rewards.training.trm.evaluate import auc_of, score_calls, score_whole
@@ -184,6 +185,23 @@ def weights(folder: Path) -> dict[str, Any]:
     return dict(HFScorer.from_pretrained(folder, device="cpu").model.state_dict())
 
 
+def test_a_training_that_had_stopped_early_does_not_go_on(tmp_path, monkeypatch):
+    records, settings = many(32), replace(SETTINGS, epochs=40, eval_every=2, patience=1)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HFScorer, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_reward_model(records, load, tmp_path / "rm", settings, device="cpu")
+    states = [json.loads(path.read_text()) for path in (tmp_path / "rm").rglob("trainer_state.json")]
+    last = max(states, key=lambda state: state["global_step"])
+    assert last["global_step"] < last["max_steps"]
+    trained = train_reward_model(records, load, tmp_path / "rm", settings, device="cpu")
+    assert trained.looks[-1].update == last["global_step"]
+
+
 def test_a_training_that_was_killed_goes_on_to_the_same_end(tmp_path, monkeypatch):
     records = many(32)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
@@ -196,7 +214,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(tmp_path, monkeypatc
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier_trainer.Report, "on_step_end", killed)
+        patch.setattr(ShowProgress, "on_step_end", killed)
         with pytest.raises(KeyboardInterrupt):
             train_reward_model(records, load, tmp_path / "cut", SETTINGS, device="cpu")
     # A checkpoint that was being written when it happened is none.

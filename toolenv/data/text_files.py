@@ -1,4 +1,4 @@
-"""Text files, plain or gzipped, read line by line or piece by piece, with the place in every error."""
+"""Text files, plain or gzipped: read line by line or piece by piece, with the place in every error; replaced whole."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from toolenv.errors import DataError
 
 MAX_LINE_BYTES = 1 << 26
 CHUNK_BYTES = 1 << 20
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put content into a file in one step: whoever looks sees what stood there before, or all of it."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_bytes(content)
+    aside.replace(path)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:

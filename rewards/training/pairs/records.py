@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,12 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from rewards.toolrm import tool_conversation
-from toolenv.data.jsonl import read_records
+from toolenv.data.jsonl import cut_torn_line, read_records
 from toolenv.errors import ConfigError, DataError
 from toolenv.messages import Message, ToolCall
+
+_BEGINS = '{"tools": '
+"""How each line of a pairs file begins."""
 
 Output = tuple[ToolCall, ...] | str
 """Calls, or a text that is none: a reply, or calls in a form that cannot be read."""
@@ -204,6 +206,7 @@ class PairWriter:
     Raises:
         ConfigError: The file exists and ``resume`` is not set; or a pair is another one than the line that stands in
             its place.
+        DataError: The file ends with what is no piece of a pair.
 
     Example:
         >>> import tempfile
@@ -221,7 +224,10 @@ class PairWriter:
         if self.path.exists() and self.path.stat().st_size and not resume:
             raise ConfigError(f"{self.path} exists; go on with it (resume), or write another file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._old = self._whole_lines()
+        self._old: list[bytes] = []
+        if self.path.exists():
+            cut_torn_line(self.path, _BEGINS)
+            self._old = self.path.read_bytes().splitlines(keepends=True)
         self.kept, self.count = len(self._old), 0
         self._file: IO[bytes] = self.path.open("ab")
 
@@ -251,16 +257,6 @@ class PairWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _whole_lines(self) -> list[bytes]:
-        if not self.path.exists():
-            return []
-        content = self.path.read_bytes()
-        lines = content.splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            torn = lines.pop()
-            os.truncate(self.path, len(content) - len(torn))
-        return lines
 
 
 def _objects(record: Mapping[str, Any], name: str, *needed: str) -> list[Mapping[str, Any]]:

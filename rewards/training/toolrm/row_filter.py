@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rewards.training.bench.baselines import OutcomeScorer
 from rewards.training.bench.kept_scores import conversation_key, keep_scores
 from rewards.training.pairs.gold_tasks import load_gold_tasks
 from rewards.training.pairs.records import output_conversation
+from toolenv.data.text_files import replace_file
 from toolenv.errors import ConfigError, DataError
 from toolenv.messages import Message
 
@@ -89,12 +89,13 @@ def filter_rows(
     scores = [by_key[key] for key in keys]
     known = np.array([-np.inf if score is None else score for score in scores])
     kept = set(np.argsort(-known, kind="stable")[:count].tolist())
-    _write(output / "kept.jsonl", [line for number, (line, _, _) in enumerate(rows) if number in kept])
+    output.mkdir(parents=True, exist_ok=True)
+    replace_file(output / "kept.jsonl", b"".join(line for number, (line, _, _) in enumerate(rows) if number in kept))
     facts = [
         {"line": number + 1, "id": row[1], "score": score, "kept": number in kept}
         for number, (row, score) in enumerate(zip(rows, scores, strict=True))
     ]
-    _write(output / "scores.jsonl", [json.dumps(fact).encode() + b"\n" for fact in facts])
+    replace_file(output / "scores.jsonl", b"".join(json.dumps(fact).encode() + b"\n" for fact in facts))
     inside, outside = (
         [s for n, s in enumerate(scores) if s is not None and (n in kept) == side] for side in (True, False)
     )
@@ -125,11 +126,3 @@ def _rows(source: Path) -> Iterator[tuple[bytes, str, Conversation]]:
             task.id,
             output_conversation(task.functions, prompt, answer),
         )
-
-
-def _write(path: Path, lines: list[bytes]) -> None:
-    """Write a file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(b"".join(lines))
-    os.replace(aside, path)

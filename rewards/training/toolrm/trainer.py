@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import EarlyStoppingCallback, TrainerCallback
 from trl.trainer.reward_trainer import DataCollatorForPreference, RewardTrainer
 
 from rewards.training.heads import parts_of
 from rewards.training.toolrm.rows import PreferenceRow
-from toolenv.progress import Progress
 
 Batch = dict[str, Tensor]
 BEST_BY = "accuracy_then_loss"
@@ -227,39 +225,3 @@ def read_answers(
 def _real(ids: Tensor, lengths: Tensor) -> Tensor:
     """A one for each token, a zero for padding."""
     return (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
-
-
-class StopEarly(EarlyStoppingCallback):
-    """Stops where the looks get no better, and stays stopped where a kill came between the last look and the end."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Do not go on with what had been stopped: one update is made, and the best weights are loaded again."""
-        super().on_train_begin(args, state, control, **more)  # type: ignore[no-untyped-call]
-        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
-
-
-class ShowProgress(TrainerCallback):
-    """Says how far the training is, on stderr."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._look = ""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin to count, where the training begins or goes on."""
-        self._progress = Progress("training", state.max_steps)
-        self._progress.start_at(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count an update."""
-        if self._progress is not None:
-            self._progress.show(state.global_step, f"update {state.global_step} of {state.max_steps}{self._look}")
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Keep what was seen."""
-        self._look = f", held-out accuracy {more['metrics']['eval_accuracy']:.3f} at {state.global_step}"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the last line."""
-        if self._progress is not None:
-            self._progress.close(f"{state.global_step} updates; best look: update {state.best_global_step}")

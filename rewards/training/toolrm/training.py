@@ -18,6 +18,7 @@ from rewards.engine import keeps_keys
 from rewards.options import check_choice
 from rewards.rendering import ConversationRenderer
 from rewards.scoring import HFScorer
+from rewards.training.going_on import last_checkpoint, own_generators, write_record
 from rewards.training.heads import add_lora, make_classifier, merged, parts_of
 from rewards.training.pairs.records import Pair, pair_conversations
 from rewards.training.toolrm.rows import PreferenceRow, count_by_category, encode_pairs, split_rows, task_of
@@ -149,20 +150,32 @@ def train_toolrm(
     done = _begin(output, settings)
     if done is not None:
         return done
-    classifier, tokenizer = _load(model, config, load_model, device)
+    with own_generators():
+        record = _train(pairs, output, config, *_load(model, config, load_model, device))
+    write_record(output / RECORD, {**settings, **record})
+    shutil.rmtree(output / CHECKPOINTS)
+    return {**settings, **record}
+
+
+# Inside ------------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    pairs: Sequence[Pair], output: Path, config: ToolRMConfig, classifier: Any, tokenizer: Any
+) -> dict[str, Any]:
+    """Train and save; returns what there is to say of it."""
     rows, left_out = _encode(pairs, classifier, tokenizer, config)
     train, held_out = split_rows(rows, config.held_out, config.seed)
     trainer = _trainer(classifier, tokenizer, train, held_out, output, config)
     trained, started = trainer.trained_parameters, time.monotonic()
     with without_transformers_bars():
-        trainer.train(resume_from_checkpoint=_last_checkpoint(output))
+        trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS))
     seconds = time.monotonic() - started
     plain = merged(trainer.model.float()).eval()
     scorer = HFScorer(plain, tokenizer)
     scorer.save_pretrained(output)
     looks = [look for look in trainer.state.log_history if "eval_accuracy" in look]
-    record = {
-        **settings,
+    return {
         "by_category": count_by_category(pairs),
         "too_long": left_out,
         "train": _counts(train),
@@ -179,12 +192,6 @@ def train_toolrm(
         "seconds_since_last_start": round(seconds, 1),
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
     }
-    _write(output / RECORD, record)
-    shutil.rmtree(output / CHECKPOINTS)
-    return record
-
-
-# Inside ------------------------------------------------------------------------------------------------------------
 
 
 def _begin(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -205,7 +212,7 @@ def _begin(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     elif output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty, and holds no training of a ToolRM; give another output folder")
     output.mkdir(parents=True, exist_ok=True)
-    _write(output / SETTINGS, settings)
+    write_record(output / SETTINGS, settings)
     return None
 
 
@@ -277,6 +284,7 @@ def _trainer(
     transformers = require("transformers", "train")
     from datasets import Dataset  # type: ignore[import-untyped]
 
+    from rewards.training import callbacks
     from rewards.training.toolrm import trainer as parts
 
     shared = _layout(classifier, config) == "shared"
@@ -293,7 +301,7 @@ def _trainer(
         train_dataset=Dataset.from_list(records(train)),
         eval_dataset=Dataset.from_list(records(held_out)),
         processing_class=tokenizer,
-        callbacks=[parts.StopEarly(config.patience), parts.ShowProgress()],
+        callbacks=[callbacks.StopEarly(config.patience), callbacks.ShowProgress("accuracy", "eval_accuracy")],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
@@ -341,17 +349,6 @@ def _arguments(config: ToolRMConfig, output: Path, accumulate: int, updates: int
     )
 
 
-def _last_checkpoint(output: Path) -> str | None:
-    """The last checkpoint that is whole; what a kill has torn is removed."""
-    whole: dict[int, Path] = {}
-    for folder in (output / CHECKPOINTS).glob("checkpoint-*"):
-        if (folder / "trainer_state.json").is_file():  # what is written last
-            whole[int(folder.name.rpartition("-")[2])] = folder
-        else:
-            shutil.rmtree(folder)
-    return str(whole[max(whole)]) if whole else None
-
-
 def _accuracy(scorer: HFScorer, pairs: Sequence[Pair], tasks: set[str]) -> float:
     """Share of the pairs of some tasks that the saved model orders rightly."""
     asked = [pair for pair in pairs if task_of(pair) in tasks]
@@ -374,10 +371,3 @@ def _digest(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         digest.update(json.dumps(pair.to_json()).encode())
     return digest.hexdigest()
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    """Write a JSON file in one step."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, path)

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset, Sampler
 from rewards.mapping import sigmoid
 from rewards.training.trm.metrics import auc, binary_cross_entropy
 from rewards.training.trm.rows import Example
-from toolenv.progress import Progress
 from toolenv.seeding import rng
 
 UNREAD = -100.0
@@ -192,32 +191,3 @@ def look_metrics(seen: transformers.EvalPrediction) -> dict[str, float]:
         "bce": float(np.mean(by_row)),
         "accuracy": float(np.mean((probabilities[known] >= 0.5) == good)),
     }
-
-
-class Report(transformers.TrainerCallback):
-    """Shows how far a training is."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self._note = ""
-        self._progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start to count, from where an earlier run was stopped."""
-        self._progress = Progress(self.label, state.max_steps)
-        self._progress.start_at(state.global_step)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the newest look."""
-        self._note = f"held-out AUC {kwargs['metrics']['eval_auc']:.3f}"
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say how far it is."""
-        if self._progress is not None:
-            self._progress.show(state.global_step, self._note)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say what it came to."""
-        if self._progress is not None:
-            best = "" if state.best_metric is None else f", best held-out AUC {state.best_metric:.3f}"
-            self._progress.close(f"{state.global_step} updates{best}")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rewards.scoring import HFScorer, Kind
+from rewards.training.going_on import last_checkpoint, own_generators, write_record
 from rewards.training.heads import add_lora, make_classifier, merged
 from rewards.training.labels.records import LabelledEpisode
 from rewards.training.trm.rows import (
@@ -39,8 +36,6 @@ RECORD = "train.json"
 ADAM_BETA2 = 0.98
 """As the warm start of the nano policy has it: with few updates, the second moment must not lag behind."""
 CHECKPOINTS = "checkpoints"
-STATE = "trainer_state.json"
-"""What transformers' Trainer writes last into a checkpoint."""
 Load = Callable[[], tuple[Any, Any]]
 """Gives a causal language model and its tokenizer."""
 
@@ -114,7 +109,7 @@ def train_reward_model(
     """
     require("transformers", "train")
     folder = Path(output)
-    with _own_generators():
+    with own_generators():
         model, tokenizer = load()
         episodes = [record.episode for record in (*records, *(held_out or ()))]
         scorer = _new_scorer(model, tokenizer, settings, continues(episodes))
@@ -125,7 +120,7 @@ def train_reward_model(
         if done is not None:
             return done
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, {**record, "finished": False})
+        write_record(folder / RECORD, {**record, "finished": False})
         classifier = scorer.model
         if settings.lora_rank:
             classifier = add_lora(classifier, settings.lora_rank, seed=derive(settings.seed, "lora") % 2**32)
@@ -250,10 +245,9 @@ def _fit(
     device: str,
 ) -> list[Look]:
     """Train in place, from the newest checkpoint where there is one; leaves the best weights in the model."""
-    from rewards.training.trm.trainer import ClassifierTrainer, Report
+    from rewards.training.callbacks import ShowProgress, StopEarly
+    from rewards.training.trm.trainer import ClassifierTrainer
 
-    transformers = require("transformers", "train")
-    stop = transformers.EarlyStoppingCallback(settings.patience)
     trainer = ClassifierTrainer(
         classifier,
         tokenizer.pad_token_id,
@@ -261,12 +255,12 @@ def _fit(
         held_out,
         derive(settings.seed, "rows"),
         _arguments(settings, len(train), checkpoints, device),
-        [stop, Report("training")],
+        [StopEarly(settings.patience), ShowProgress("AUC", "eval_auc")],
     )
     with without_transformers_bars(), warnings.catch_warnings():
         # PEFT asks transformers for things by names that are going away.
         warnings.simplefilter("ignore", FutureWarning)
-        trainer.train(resume_from_checkpoint=_newest(checkpoints))
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     return _looks(trainer.state.log_history)
 
 
@@ -311,19 +305,6 @@ def _arguments(settings: TrainSettings, rows: int, checkpoints: Path, device: st
     )
 
 
-def _newest(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint; those after it were being written when the training was killed, and go."""
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
-        try:
-            json.loads((path / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-            continue
-        return str(path.resolve())
-    return None
-
-
 def _looks(log: Sequence[Mapping[str, Any]]) -> list[Look]:
     losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
     return [
@@ -335,25 +316,6 @@ def _looks(log: Sequence[Mapping[str, Any]]) -> list[Look]:
 
 def _finish(folder: Path, record: Mapping[str, Any], looks: Sequence[Look]) -> Trained:
     finished = {**record, "finished": True, "looks": [asdict(look) for look in looks]}
-    _write(folder, finished)
+    write_record(folder / RECORD, finished)
     shutil.rmtree(folder / CHECKPOINTS)
     return Trained(folder, tuple(looks), finished)
-
-
-def _write(folder: Path, record: Mapping[str, Any]) -> None:
-    aside = folder / f"{RECORD}.partial"
-    aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / RECORD)
-
-
-@contextmanager
-def _own_generators() -> Iterator[None]:
-    """Give transformers' Trainer, which seeds the global generators, its own; afterwards they are as they were."""
-    torch = require("torch", "train")
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)

@@ -74,9 +74,9 @@ def test_each_kind_of_bad_call_is_held_against_the_good_ones():
         "neither": 1.0,
     }
     assert {name: part.calls for name, part in found.by_turn.items()} == {
-        "turn 1": 2,
-        "turn 2": 1,
-        "turn 5 and later": 1,
+        "turn 0": 2,
+        "turn 1": 1,
+        "turn 4 and later": 1,
     }
     assert found.bce.value == pytest.approx(-np.mean(np.log([0.9, 0.6, 0.3, 0.9])))
     assert (found.accuracy.value, found.unknown) == (0.75, 2)

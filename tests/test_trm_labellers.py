@@ -69,6 +69,8 @@ def test_continuations_label(folder, tmp_path, capsys):
         (["--by", "judge"], "--by judge needs --judge"),
         (["--by", "judge", "--judge", "http://localhost:1/v1"], "written as ADDRESS#MODEL"),
         (["--by", "judge", "--judge", "http://localhost:1/v1#m", "--judge-temperature", "0"], "give --votes 1"),
+        (["--by", "monte-carlo", "--votes", "5"], "--votes: of --by judge, and has no meaning with --by monte-carlo"),
+        (["--by", "hindsight", "--order", "chain"], "--order: of --by oracle"),
         (["--by", "monte-carlo", "--margin", "0.1"], "with estimate='gain' alone"),
         (["--by", "monte-carlo", "--continue-server", "http://localhost:1"], "give both"),
         (["--by", "monte-carlo", "--reward", "rewards:NoSuch"], "cannot load 'rewards:NoSuch'"),

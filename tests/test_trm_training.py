@@ -22,7 +22,7 @@ from agents import cli
 from agents.workshop import trm_train
 from rewards.scoring import HFScorer
 from rewards.training.callbacks import ShowProgress
-from rewards.training.labels.records import LabelledCall, LabelledEpisode
+from rewards.training.labels.records import LabelledCall, LabelledEpisode, write_labels
 from rewards.training.trm import trainer as classifier_trainer
 from rewards.training.trm.evaluate import auc_of, score_calls, score_whole
 from rewards.training.trm.rows import (
@@ -241,6 +241,15 @@ def test_what_was_trained_scores_as_it_did_in_training(tmp_path):
     assert found > 0.9  # gold is not dust
     with pytest.raises(ConfigError, match=r"12 tasks stand both in the training and in the held-out file"):
         train_reward_model(records, load, tmp_path / "n", SETTINGS, held_out=many(12), device="cpu")
+
+
+def test_judging_on_tasks_that_were_trained_on_is_told(tmp_path, capsys):
+    train_reward_model(many(32)[:24], load, tmp_path / "m", SETTINGS, held_out=many(32)[24:], device="cpu")
+    for name, records in (("other", many(32)[24:]), ("known", many(32)[20:])):
+        write_labels(tmp_path / f"{name}.jsonl", records)
+        assert cli.main(["trm", "eval", str(tmp_path / "m"), str(tmp_path / f"{name}.jsonl"), "--resamples", "9"]) == 0
+        told = "was trained on 4 of these tasks" in capsys.readouterr().err
+        assert told == (name == "known")
 
 
 def test_lora_is_merged_and_its_head_is_trained(tmp_path):

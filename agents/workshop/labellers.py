@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from toolenv.errors import ConfigError
+
 if TYPE_CHECKING:
     from rewards.training.labels.writing import Labeller
 
@@ -33,10 +35,21 @@ def make_labeller(name: str, options: argparse.Namespace, folder: Path | None) -
     """The labeller of this name, for the episodes of a folder.
 
     Raises:
-        ConfigError: Its options do not fit together, or it needs a folder.
+        ConfigError: Its options do not fit together, it needs a folder, or an option of another labeller is given.
     """
+    for other in LABELLERS:
+        if other != name and (given := _given(other, options)):
+            raise ConfigError(f"{', '.join(given)}: of --by {other}, and has no meaning with --by {name}")
     labeller: Labeller = _module(name).make(options, folder)
     return labeller
+
+
+def _given(name: str, options: argparse.Namespace) -> list[str]:
+    """The options of a labeller that were given."""
+    parser = argparse.ArgumentParser()
+    _module(name).add_options(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{key.replace('_', '-')}" for key, value in defaults.items() if getattr(options, key) != value]
 
 
 def _module(name: str) -> ModuleType:

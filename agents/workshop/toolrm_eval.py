@@ -61,7 +61,7 @@ def add_parser(actions: Any, shown: type[argparse.HelpFormatter]) -> None:
     judge.add_argument("--judge-votes", type=int, default=1, help="how often a judge is asked in each order")
     judge.add_argument("--judge-temperature", type=float, default=0.0, help="above 0 for several votes")
     judge.add_argument("--judge-tokens", type=int, default=256, help="longest reply of a judge")
-    judge.add_argument("--api-key-env", help="environment variable that holds the key of the judges' server")
+    judge.add_argument("--judge-key-env", help="environment variable that holds the key of the judges' server")
 
 
 def run(options: argparse.Namespace) -> int | None:
@@ -167,7 +167,7 @@ def _judges(options: argparse.Namespace) -> list[Callable[[], PairScorer]]:
                 temperature=options.judge_temperature,
                 max_tokens=options.judge_tokens,
                 device=options.device,
-                api_key_env=options.api_key_env,
+                api_key_env=options.judge_key_env,
             )
             cache = options.report / "judge-replies.sqlite"
             name = spec.rpartition("#")[2]

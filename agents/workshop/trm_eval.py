@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,20 @@ def run(options: argparse.Namespace) -> None:
     from rewards.scoring import HFScorer
     from rewards.training.labels.records import read_labels
     from rewards.training.trm.evaluate import evaluate, score_calls, score_whole
-    from rewards.training.trm.training import read_train_record
+    from rewards.training.trm.rows import task_key
+    from rewards.training.trm.training import read_train_record, trained_tasks
     from toolenv.errors import ConfigError
 
     records = [record for path in options.labels for record in read_labels(path)]
     trained = read_train_record(options.model) or {"settings": {}}
     label = options.label or trained["settings"].get("label", "value")
+    known = trained_tasks(options.model) & {task_key(record.episode) for record in records}
+    if known:
+        print(
+            f"toolenv: {options.model} was trained on {len(known)} of these tasks, such as {min(known)!r}; "
+            "the numbers say what it knows by heart",
+            file=sys.stderr,
+        )
     scorer = HFScorer.from_pretrained(options.model, device=options.device)
     whole = scorer.kind == "outcome"
     if whole and (options.surface or options.label):

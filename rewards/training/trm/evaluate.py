@@ -241,7 +241,7 @@ def _by_turn(calls: Sequence[ScoredCall], scores: Floats, good: NDArray[np.bool_
     found = {}
     for turn in sorted({turn for turn in turns if turn is not None}):
         mask = np.array([each == turn for each in turns])
-        name = f"turn {turn + 1}" + (" and later" if turn == LAST_TURN else "")
+        name = f"turn {turn}" + (" and later" if turn == LAST_TURN else "")
         found[name] = _slice(scores, good, weights, mask, mask)
     return found
 

@@ -25,6 +25,7 @@ from rewards.training.trm.rows import (
     split_by_task,
 )
 from rewards.training.trm.settings import Level, TrainSettings
+from toolenv.data.text_files import replace_file
 from toolenv.errors import ConfigError
 from toolenv.extras import require
 from toolenv.quiet import without_transformers_bars
@@ -36,6 +37,8 @@ RECORD = "train.json"
 ADAM_BETA2 = 0.98
 """As the warm start of the nano policy has it: with few updates, the second moment must not lag behind."""
 CHECKPOINTS = "checkpoints"
+TASKS = "tasks.txt"
+"""Ids of the tasks that were trained on, one a line, so that who judges the model can tell."""
 Load = Callable[[], tuple[Any, Any]]
 """Gives a causal language model and its tokenizer."""
 
@@ -120,6 +123,8 @@ def train_reward_model(
         if done is not None:
             return done
         folder.mkdir(parents=True, exist_ok=True)
+        tasks = sorted({row.group for row in train})
+        replace_file(folder / TASKS, "".join(f"{task}\n" for task in tasks).encode())
         write_record(folder / RECORD, {**record, "finished": False})
         classifier = scorer.model
         if settings.lora_rank:
@@ -137,6 +142,12 @@ def read_train_record(folder: str | Path) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def trained_tasks(folder: str | Path) -> frozenset[str]:
+    """Ids of the tasks that a model's folder says it was trained on; none where it does not say."""
+    path = Path(folder) / TASKS
+    return frozenset(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else frozenset()
 
 
 # Inside ------------------------------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from agents.behaviour import behaviour_metrics
 from agents.rollout import CollectResult, Progress, collect
 from agents.sampling.base import Sampler
 from agents.tokens import Encoder
@@ -36,6 +37,7 @@ class Summary:
         reasons: Why episodes ended, and how many did so.
         unscored: Further episodes, on which the reward had no opinion: they count nowhere else.
         masked: Further episodes, on which the reward failed: they count nowhere else either.
+        behaviour: What the model did with its tools, see ``agents.behaviour.behaviour_metrics``.
     """
 
     episodes: int
@@ -46,6 +48,7 @@ class Summary:
     reasons: dict[str, int]
     unscored: int = 0
     masked: int = 0
+    behaviour: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def success_rate(self) -> float:
@@ -107,6 +110,7 @@ def summarise(episodes: Sequence[Episode], reward: RewardFn | None = None, on_er
         reasons=dict(Counter(str(episode.reason) for episode in episodes)),
         unscored=unscored,
         masked=len(failures),
+        behaviour=behaviour_metrics(episodes),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.batch import TurnBatch
+from agents.behaviour import behaviour_metrics
 from agents.records import keep_updates
 from agents.rollout import Rollout
 from rewards import RewardTerms
@@ -151,6 +152,7 @@ def rollout_metrics(
         "return": float(returns.mean()),
         **reward_metrics(terms),
         "calls_per_episode": float(np.mean([episode.num_calls for episode in episodes])),
+        **behaviour_metrics(episodes),
         "turns_per_episode": len(turns) / len(episodes),
         "error_turns": float(np.mean([_failed(turn) for turn in turns])),
         **{f"reason/{reason}": count / len(episodes) for reason, count in sorted(reasons.items())},

@@ -11,9 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from agents.alarms import WORDS, HackAlarms
 from agents.checkpoint import latest
 from agents.interrupt import Interrupt
-from agents.metrics import Stopwatch, rollout_metrics
+from agents.metrics import Stopwatch, read_metrics, rollout_metrics
 from agents.overlap import Lookahead, staleness_metrics
 from agents.overlong import overlong_metrics
 from agents.progress import TrainingProgress
@@ -86,6 +87,11 @@ class Session:
         self.interrupted = False
         self.watch = Stopwatch()
         self._parity: Metrics = {}
+        self._alarms = HackAlarms()
+        self._raised: set[str] = set()
+        if run.done and run.writer is not None:
+            for earlier in read_metrics(run.writer.path):
+                self._watch(earlier)
 
     def __enter__(self) -> Session:
         self.interrupt.__enter__()
@@ -109,7 +115,8 @@ class Session:
         """Numbers of the updates that are still to be made, after an evaluation of the policy as it starts."""
         run = self.run
         if run.done == 0 and run.config.eval_every:
-            run.log({"update": 0, **self._evaluate(0)})
+            before = {"update": 0, **self._evaluate(0)}
+            run.log({**before, **self._watch(before)})
         for update in range(run.done + 1, run.config.num_updates + 1):
             self.watch = Stopwatch()
             yield update
@@ -253,6 +260,15 @@ class Session:
         run.hand_back_held()
         return found
 
+    def _watch(self, metrics: Metrics) -> Metrics:
+        """The alarms of an update; says which one was not raised before."""
+        found = self._alarms.watch(metrics)
+        raised = {name for name, value in found.items() if value}
+        for name in sorted(raised - self._raised):
+            self.progress.say(f"update {metrics['update']}: {WORDS[name]}")
+        self._raised = raised if found else self._raised
+        return dict(found)
+
     def finish(
         self, update: int, played: CollectResult, scored: Scored, advantages: NDArray[Any], learned: Metrics
     ) -> None:
@@ -283,6 +299,7 @@ class Session:
         if config.eval_every and update % config.eval_every == 0:
             with self.watch("eval"):
                 metrics |= self._evaluate(update)
+        metrics |= self._watch(metrics)
         metrics |= self.watch.metrics()
         run.log(metrics)
         run.metrics.append(metrics)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from toolenv.episode import Episode
+from toolenv.episode import Episode, Turn
 from toolenv.messages import ToolCall
 
 
@@ -36,17 +36,22 @@ def behaviour_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     metrics = {f"calls/tool/{name}": count / len(episodes) for name, count in sorted(tools.items())}
     metrics["calls/unknown_tool"] = sum(result.error == "unknown_tool" for result in results) / len(episodes)
     if written:
-        metrics["calls/repeated"] = sum(map(_repeated, episodes)) / written
+        metrics["calls/repeated"] = sum(map(repeated_calls, episodes)) / written
         metrics["calls/invalid"] = sum(not result.executed for result in results) / written
         metrics["calls/failed"] = sum(result.executed and result.error is not None for result in results) / written
     metrics["no_call_episodes"] = sum(episode.num_calls == 0 for episode in episodes) / len(episodes)
     return metrics
 
 
-def _repeated(episode: Episode) -> int:
+def repeated_calls(episode: Episode) -> int:
     """Calls whose tool and arguments stand in the episode before."""
     calls = [_key(call) for turn in episode.turns for call in turn.calls]
     return len(calls) - len(set(calls))
+
+
+def failed(turn: Turn) -> bool:
+    """Whether a turn could not be read, or a call of it failed."""
+    return turn.error is not None or any(result.error is not None for result in turn.results)
 
 
 def _key(call: ToolCall) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import cli_index, workshop
+from agents import cli_ablate, cli_index, workshop
 from toolenv.errors import ConfigError, MissingExtraError, ToolEnvError
 
 TRAINERS = ("grpo", "ppo")
@@ -123,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _add_corpus(commands)
     cli_index.add_commands(commands, _Shown)
     workshop.add_commands(commands, _Shown)
+    cli_ablate.add_command(commands, _Shown)
     _add_sandbox(commands)
 
     commands.add_parser(
@@ -302,6 +303,10 @@ def _index(options: argparse.Namespace, _: Sequence[str]) -> int:
     return cli_index.run(options)
 
 
+def _ablate(options: argparse.Namespace, _: Sequence[str]) -> int:
+    return cli_ablate.run(options)
+
+
 def _workshop(options: argparse.Namespace, _: Sequence[str]) -> int | None:
     return workshop.run(options)
 
@@ -371,11 +376,13 @@ def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> N
         "calls_per_episode": summary.calls_per_episode,
         "turns_per_episode": summary.turns_per_episode,
         "reasons": summary.reasons,
+        **summary.behaviour,
     }
     (options.output / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 COMMANDS = {
+    "ablate": _ablate,
     "corpus": _corpus,
     "fetch": _fetch,
     "eval": _eval,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.batch import TurnBatch
-from agents.behaviour import behaviour_metrics
+from agents.behaviour import behaviour_metrics, failed
 from agents.records import keep_updates
 from agents.rollout import Rollout
 from rewards import RewardTerms
@@ -154,7 +154,7 @@ def rollout_metrics(
         "calls_per_episode": float(np.mean([episode.num_calls for episode in episodes])),
         **behaviour_metrics(episodes),
         "turns_per_episode": len(turns) / len(episodes),
-        "error_turns": float(np.mean([_failed(turn) for turn in turns])),
+        "error_turns": float(np.mean([failed(turn) for turn in turns])),
         **{f"reason/{reason}": count / len(episodes) for reason, count in sorted(reasons.items())},
         **(group_metrics(outcomes, batch.groups) if np.bincount(batch.groups).max() > 1 else {}),
         "advantage/mean": float(played.mean()),
@@ -205,7 +205,3 @@ def group_metrics(outcomes: NDArray[np.float64], groups: NDArray[np.int64]) -> d
 def _mean_scored(name: str, scores: NDArray[np.float64]) -> dict[str, float]:
     scored = scores[~np.isnan(scores)]
     return {name: float(scored.mean())} if scored.size else {}
-
-
-def _failed(turn: Any) -> bool:
-    return turn.error is not None or any(result.error is not None for result in turn.results)

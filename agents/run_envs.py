@@ -45,10 +45,25 @@ def open_envs(
         envs = _make(config, config.num_envs, policy, {})
         resources.callback(envs.close)
     if eval_envs is None and evaluated:
-        eval_envs = _make(config, min(config.num_envs, config.eval_episodes), policy, _eval_changes(config))
+        eval_envs = make_eval_envs(config, policy, min(config.num_envs, config.eval_episodes))
         resources.callback(eval_envs.close)
         check_held_out(envs, eval_envs)
     return envs, eval_envs
+
+
+def make_eval_envs(config: TrainConfig, policy: str | None, num_envs: int) -> ToolVectorEnv:
+    """Environments with the tasks that an evaluation asks: of bundled ones another split, unless the settings say more.
+
+    Args:
+        config: Settings.
+        policy: As for ``agents.environments.make_envs``.
+        num_envs: How many.
+
+    Raises:
+        ConfigError: There are no such environments.
+    """
+    bundled = has_bundled_tasks(config.env_id, {**config.env_kwargs, **config.eval_env_kwargs})
+    return _make(config, num_envs, policy, {**({"split": "validation"} if bundled else {}), **config.eval_env_kwargs})
 
 
 def _make(config: TrainConfig, num_envs: int, policy: str | None, changes: dict[str, Any]) -> ToolVectorEnv:
@@ -62,9 +77,3 @@ def _make(config: TrainConfig, num_envs: int, policy: str | None, changes: dict[
         make = partial(make_envs, config.env_id, settings=settings, policy=policy)
         return RayToolVectorEnv(make, num_envs, num_actors=min(config.ray_actors, num_envs))
     return make_envs(config.env_id, num_envs, settings, policy)
-
-
-def _eval_changes(config: TrainConfig) -> dict[str, Any]:
-    """What differs in an evaluation: for bundled tasks the split, unless the settings say more."""
-    bundled = has_bundled_tasks(config.env_id, {**config.env_kwargs, **config.eval_env_kwargs})
-    return {**({"split": "validation"} if bundled else {}), **config.eval_env_kwargs}

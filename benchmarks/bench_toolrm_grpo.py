@@ -22,29 +22,12 @@ from agents.experts import FunctionCallExpert
 from agents.nano import new_nano, train_tokenizer
 from agents.sft import SFTConfig, fit
 from agents.tokens import ConversationEncoder
-from rewards.base import TurnView
-from rewards.training.bench.baselines import fits_schemas
 from toolenv.data.functions import function_tasks
 from toolenv.episode import Episode, Task
 
 ROOT = Path(__file__).resolve().parents[1]
 REWARDS = ("toolrm", "gold", "schema")
 MOST_CALLS = {"max_turns": 2}
-
-
-class SchemaFn:
-    """1 for a turn whose calls fit the schemas, -1 for another; no opinion on a reply."""
-
-    name = "schema"
-
-    def score(self, views: Sequence[TurnView]) -> list[float | None]:
-        """See the class."""
-        return [self._score(view) for view in views]
-
-    def _score(self, view: TurnView) -> float | None:
-        if view.turn.error is not None:
-            return -1.0
-        return (1.0 if fits_schemas(view.turn.calls, view.task.functions) else -1.0) if view.turn.calls else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -156,7 +139,7 @@ def learn(
     outcome = {
         "toolrm": f"rewards:ToolRMFn{scorer}",
         "gold": "rewards:ToolFn",
-        "schema": "benchmarks.bench_toolrm_grpo:SchemaFn",
+        "schema": "rewards:SchemaFn",
     }[reward]
     folder = options.work / f"grpo-{reward}-{seed}"
     sizes = ("--num-updates", options.updates, "--groups-per-update", options.groups, "--group-size", 8)

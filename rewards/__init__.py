@@ -19,6 +19,7 @@ from rewards.process import (
     MTPPOFn,
     OracleFn,
     RedundancyFn,
+    SchemaFn,
     StepSearchFn,
 )
 from rewards.scoring import HFScorer, Scorer
@@ -58,6 +59,7 @@ __all__ = [
     "RewardSum",
     "RewardTerms",
     "RewardWrapper",
+    "SchemaFn",
     "Scorer",
     "SearchR1Fn",
     "SearchR1Reward",

@@ -29,6 +29,7 @@ from rewards.process import (
     MTPPOFn,
     OracleFn,
     RedundancyFn,
+    SchemaFn,
 )
 from rewards.process.call_label import CallLabel
 from tests.toys import CAPITALS, toy_env, toy_vector
@@ -65,6 +66,7 @@ FNS = [
     CallCostFn(free=1),
     InvalidCallFn(),
     InvalidCallFn(per="call", failed=True),
+    SchemaFn(),
     InformationGainFn(Reader()),
     *(OracleFn(label, order) for label in ("product", "necessity", "quality") for order in ("any", "chain")),
 ]
@@ -231,6 +233,17 @@ def test_calls_cost_once_the_free_ones_are_used_up() -> None:
     assert CallCostFn(cost=0.25).score(views) == [-0.25, -0.5, 0.0, -0.25]
     assert CallCostFn(cost=0.25, free=2).score(views) == [0.0, -0.25, 0.0, -0.25]
     assert CallCostFn().score(views) == [-0.1, -0.2, 0.0, -0.1]
+
+
+def test_calls_fit_their_schemas_or_do_not() -> None:
+    book = {"type": "object", "properties": {"seats": {"type": "integer"}}, "required": ["seats"]}
+    task = Task("t", "?", functions=({"name": "book", "parameters": book},))
+    good, wrong = ToolCall("book", {"seats": 2}), ToolCall("book", {"seats": "two"})
+    said = [(good,), (good, good), (good, wrong), (ToolCall("cook"),), ()]
+    turns = [Turn(i, "...", calls) for i, calls in enumerate(said)]
+    turns.append(Turn(5, "<tool_call>{", error="not closed"))
+    episode = Episode("x", task, "hermes", (), tuple(turns))
+    assert SchemaFn().score([TurnView(episode, i) for i in range(6)]) == [1.0, 1.0, -1.0, -1.0, None, -1.0]
 
 
 def test_invalid_calls_by_hand() -> None:

@@ -10,6 +10,7 @@ from rewards.process.invalid_call import InvalidCallFn
 from rewards.process.mt_ppo import MTPPOFn
 from rewards.process.oracle import OracleFn
 from rewards.process.redundancy import RedundancyFn
+from rewards.process.schema import SchemaFn
 from rewards.process.stepsearch import StepSearchFn
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "MTPPOFn",
     "OracleFn",
     "RedundancyFn",
+    "SchemaFn",
     "StepSearchFn",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.process.schema import calls_fit
 from rewards.scoring import Conversation
 from rewards.training.bench.pairwise import PairScore, PairScorer, count_verdicts
 from rewards.training.pairs.records import Output, Pair, output_conversation, output_to_json, pair_conversations
@@ -17,7 +18,6 @@ from rewards.training.pairs.verdicts import tries_a_call
 from toolenv.episode import Task
 from toolenv.errors import ConfigError
 from toolenv.seeding import rng
-from toolenv.tools import argument_problems
 
 CHEAP_CHUNK = 4096
 MODEL_CHUNK = 16
@@ -168,8 +168,7 @@ def fits_schemas(output: Output, tools: Sequence[Mapping[str, Any]]) -> bool:
     """
     if isinstance(output, str):
         return not tries_a_call(Task("", "", functions=tuple(tools)), output)
-    parameters = {tool["name"]: tool.get("parameters", {}) for tool in tools}
-    return all(c.name in parameters and not argument_problems(c.arguments, parameters[c.name]) for c in output)
+    return calls_fit(output, tools)
 
 
 def best_column(scorer: PairScorer, pairs: Sequence[Pair]) -> str:

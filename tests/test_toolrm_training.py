@@ -189,6 +189,31 @@ def test_lora_added_in_is_the_model_that_was_trained() -> None:
     assert parts_of(plain)[0].config.num_hidden_layers == 2
 
 
+def test_extra_layers_change_nothing_until_they_are_trained(tmp_path: Path) -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    plain, grown = (
+        make_classifier(make_model(), "outcome", pad_token_id=0, extra_layers=extra, seed=3) for extra in (0, 2)
+    )
+    assert len(parts_of(grown)[0].layers) == len(parts_of(plain)[0].layers) + 2 == grown.config.num_hidden_layers
+    # The draws differ, so the heads do: what they read is the same.
+    states = [parts_of(one)[0](input_ids=ids).last_hidden_state for one in (plain, grown)]
+    torch.testing.assert_close(*states)
+    grown(input_ids=ids).logits.sum().backward()
+    top = parts_of(grown)[0].layers[-1]
+    assert float(top.mlp.down_proj.weight.grad.abs().sum()) > 0
+    assert not torch.equal(top.self_attn.q_proj.weight, parts_of(grown)[0].layers[-2].self_attn.q_proj.weight)
+    with torch.no_grad():
+        top.mlp.down_proj.weight.add_(0.1)
+        top.self_attn.o_proj.weight.add_(0.1)
+    HFScorer(grown, make_tokenizer()).save_pretrained(tmp_path)
+    loaded = HFScorer.from_pretrained(tmp_path, device="cpu").model
+    torch.testing.assert_close(loaded(input_ids=ids).logits, grown(input_ids=ids).logits)
+    # With a cache each layer keeps its own keys.
+    cached = parts_of(grown)[0](input_ids=ids[:, :2], use_cache=True)
+    rest = parts_of(grown)[0](input_ids=ids[:, 2:], past_key_values=cached.past_key_values).last_hidden_state
+    torch.testing.assert_close(rest, parts_of(grown)[0](input_ids=ids).last_hidden_state[:, 2:])
+
+
 @pytest.mark.parametrize("settings", [{"layers": 4}, {"layers": 0}])
 def test_layers_that_are_not_there(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="has 2 layers"):

@@ -32,6 +32,7 @@ def add_parser(actions: Any, shown: type[argparse.HelpFormatter]) -> None:
         "--soft", action="store_true", help="learn soft values where there are any (Monte-Carlo labels)"
     )
     parser.add_argument("--lora-rank", type=int, default=0, help="rank of LoRA; 0: train all weights")
+    parser.add_argument("--extra-layers", type=int, default=0, help="new layers on top of the model; try 2 with nano")
     parser.add_argument("--learning-rate", type=float, help="not given: 1.5e-3 for nano, 1e-4 with LoRA, else 1e-5")
     parser.add_argument("--epochs", type=int, default=4, help="most rounds through the data")
     parser.add_argument("--batch-episodes", type=int, default=16, help="episodes an update")
@@ -80,6 +81,7 @@ def _settings(options: argparse.Namespace) -> Any:
         label=options.label,
         soft=options.soft,
         lora_rank=options.lora_rank,
+        extra_layers=options.extra_layers,
         learning_rate=LEARNING_RATES[_kind(options)] if options.learning_rate is None else options.learning_rate,
         epochs=options.epochs,
         batch_episodes=options.batch_episodes,

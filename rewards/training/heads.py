@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from rewards.engine import one_label_head
@@ -16,9 +15,18 @@ from rewards.scoring import CLASSES, Kind
 from toolenv.errors import ConfigError
 from toolenv.extras import require
 
+WRITING = ("o_proj", "down_proj")
+"""Through which attention and feed-forward part of a layer write into the residual stream, in Llama's names."""
+
 
 def make_classifier(
-    model: Any, kind: Kind, *, pad_token_id: int | None, layers: int | None = None, seed: int = 0
+    model: Any,
+    kind: Kind,
+    *,
+    pad_token_id: int | None,
+    layers: int | None = None,
+    extra_layers: int = 0,
+    seed: int = 0,
 ) -> Any:
     """A classifier with one label over the backbone of a causal language model.
 
@@ -29,14 +37,16 @@ def make_classifier(
         kind: ``"outcome"``: a model for sequence classification; ``"turns"``: for token classification.
         pad_token_id: Of the tokenizer; a sequence classifier finds the last token by it.
         layers: Keep the first so many layers alone; ``None``: all.
-        seed: Draws the head.
+        extra_layers: Put so many new layers on top, which at first change nothing. The last layers of a language model
+            say what it expects next; layers above them can compare that with what came.
+        seed: Draws the head and the new layers.
 
     Returns:
         The classifier, in evaluation mode, with the weights' precision of the model.
 
     Raises:
-        ConfigError: transformers has no such classifier for the model, it has fewer layers than asked for, or the
-            tokenizer has no padding token.
+        ConfigError: transformers has no such classifier for the model, it has fewer layers than asked for, layers of
+            its kind cannot be added, or the tokenizer has no padding token.
 
     Example:
         >>> from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -52,6 +62,8 @@ def make_classifier(
     backbone = model.base_model
     if layers is not None:
         _keep_first(backbone, layers)
+    draws = torch.Generator().manual_seed(seed)
+    _add_on_top(backbone, extra_layers, draws)
     config = copy.deepcopy(model.config)
     config.num_labels = 1
     config.get_text_config().pad_token_id = pad_token_id
@@ -64,12 +76,7 @@ def make_classifier(
     setattr(classifier, classifier.base_model_prefix, backbone)
     backbone.config = config
     head = one_label_head(classifier).to_empty(device=model.device)
-    draws = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        spread = getattr(config.get_text_config(), "initializer_range", 0.02)
-        head.weight.copy_(torch.randn(head.weight.shape, generator=draws) * spread)
-        if head.bias is not None:
-            head.bias.zero_()
+    _draw(head, _spread(config), draws)
     return classifier.eval()
 
 
@@ -134,12 +141,11 @@ def merged(classifier: Any) -> Any:
     return classifier.merge_and_unload(safe_merge=True) if hasattr(classifier, "merge_and_unload") else classifier
 
 
-def _layers(backbone: Any) -> Sequence[Any]:
+def _layers(backbone: Any) -> Any:
     layers = getattr(backbone, "layers", None)
     if layers is None:
         raise ConfigError(f"{type(backbone).__name__} keeps its layers elsewhere than in .layers; take all of them")
-    found: Sequence[Any] = layers
-    return found
+    return layers
 
 
 def _keep_first(backbone: Any, count: int) -> None:
@@ -152,6 +158,43 @@ def _keep_first(backbone: Any, count: int) -> None:
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:count]
+
+
+def _add_on_top(backbone: Any, count: int, draws: Any) -> None:
+    """Add layers of the last one's kind, with drawn weights, that write nothing into the residual stream yet."""
+    if count < 0:
+        raise ConfigError(f"extra_layers must be at least 0, not {count!r}")
+    for _ in range(count):
+        layers = _layers(backbone)
+        new = copy.deepcopy(layers[-1])
+        writing = [module for name, module in new.named_modules() if name.rpartition(".")[2] in WRITING]
+        if len(writing) != len(WRITING):
+            raise ConfigError(
+                f"extra_layers needs layers that write through {' and '.join(WRITING)}; {type(new).__name__} does not"
+            )
+        for module in new.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = len(layers)
+            if hasattr(module, "in_features"):
+                _draw(module, 0.0 if module in writing else _spread(backbone.config), draws)
+        layers.append(new)
+        config = backbone.config.get_text_config()
+        config.num_hidden_layers = len(layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = [*config.layer_types, config.layer_types[-1]]
+
+
+def _draw(linear: Any, spread: float, draws: Any) -> None:
+    """Draw the matrix of a linear module; its bias is zero."""
+    torch = require("torch", "train")
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(linear.weight.shape, generator=draws) * spread)
+        if linear.bias is not None:
+            linear.bias.zero_()
+
+
+def _spread(config: Any) -> float:
+    return float(getattr(config.get_text_config(), "initializer_range", 0.02))
 
 
 def _linear_names(classifier: Any, upper_layers: int | None) -> list[str]:

@@ -23,6 +23,8 @@ class TrainSettings:
             ``"necessity"`` or ``"quality"``.
         soft: Whether soft values are learned where there are any, such as shares of continuations that succeed.
         lora_rank: Rank of LoRA; 0: all weights are trained.
+        extra_layers: New layers on top of the backbone: with them a small policy's model can compare what the policy
+            would have done with what was done.
         learning_rate: Peak learning rate of AdamW; it rises over the first updates and then falls along a cosine.
         epochs: Most rounds through the data.
         batch_episodes: Episodes an update.
@@ -51,6 +53,7 @@ class TrainSettings:
     label: Label = "value"
     soft: bool = False
     lora_rank: int = 0
+    extra_layers: int = 0
     learning_rate: float = 1e-5
     epochs: int = 4
     batch_episodes: int = 32
@@ -81,5 +84,7 @@ class TrainSettings:
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be from 0 to below 1, not {getattr(self, name)!r}")
+        if self.extra_layers and self.lora_rank:
+            raise ConfigError("extra_layers are trained whole: they go with lora_rank 0")
         if self.level == "episode" and (self.soft or self.label != "value"):
             raise ConfigError("a trajectory-level model learns whether episodes succeed: it takes no label and no soft")

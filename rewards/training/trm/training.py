@@ -160,6 +160,7 @@ def _new_scorer(model: Any, tokenizer: Any, settings: TrainSettings, continued: 
         model,
         KINDS[settings.level],
         pad_token_id=tokenizer.pad_token_id,
+        extra_layers=settings.extra_layers,
         seed=derive(settings.seed, "head"),
     )
     return HFScorer(classifier, tokenizer, continues=continued, max_length=settings.max_length)

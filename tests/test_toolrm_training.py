@@ -252,6 +252,21 @@ def test_training_learns_and_saves_what_the_scorer_loads(tmp_path: Path) -> None
         train_toolrm(pairs, "tiny", tmp_path / "other", config, load_model=load)
 
 
+def test_upper_layers_alone_are_trained(tmp_path: Path) -> None:
+    config = replace(QUICK, lora_rank=0, upper_layers=2, extra_layers=1)
+    record = train_toolrm(make_pairs(), "tiny", tmp_path / "rm", config, load_model=load_tiny)
+    assert record["trained_parameters"] < record["parameters"]
+    before, _ = load_tiny("tiny")
+    after = HFScorer.from_pretrained(tmp_path / "rm", device="cpu").model
+    old, new = before.base_model.state_dict(), parts_of(after)[0].state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all(name.startswith(("layers.1.", "norm.")) for name in changed)
+    assert {name for name in new if name not in old} == {name for name in new if name.startswith("layers.2.")}
+    with pytest.raises(ConfigError, match="extra_layers are trained whole"):
+        replace(QUICK, extra_layers=1, lora_rank=4)
+
+
 def test_a_training_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = make_pairs()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()

@@ -127,6 +127,29 @@ def add_lora(
         return peft.get_peft_model(classifier, settings)
 
 
+def train_upper(classifier: Any, count: int) -> None:
+    """Train the last so many layers, the norm above them and the head, whole; all below stays as it is.
+
+    Raises:
+        ConfigError: More layers than there are.
+
+    Example:
+        >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+        >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
+        >>> tiny = Qwen2ForCausalLM(Qwen2Config(vocab_size=9, num_hidden_layers=3, **size))
+        >>> classifier = make_classifier(tiny, "outcome", pad_token_id=0)
+        >>> train_upper(classifier, 1)
+        >>> sorted({".".join(n.split(".")[:3]) for n, p in classifier.named_parameters() if p.requires_grad})
+        ['model.layers.2', 'model.norm.weight', 'score.weight']
+    """
+    backbone, head = parts_of(classifier)
+    upper = _upper(backbone, count)
+    classifier.requires_grad_(False)
+    above = [module for name, module in backbone.named_children() if name.endswith("norm")]
+    for module in (*upper, *above, head):
+        module.requires_grad_(True)
+
+
 def parts_of(classifier: Any) -> tuple[Any, Any]:
     """Backbone and head of a classifier with one label, also in PEFT's hands: what is called runs what is trained."""
     linear = require("torch", "train").nn.Linear
@@ -146,6 +169,14 @@ def _layers(backbone: Any) -> Any:
     if layers is None:
         raise ConfigError(f"{type(backbone).__name__} keeps its layers elsewhere than in .layers; take all of them")
     return layers
+
+
+def _upper(backbone: Any, count: int) -> Any:
+    """The last so many layers."""
+    layers = _layers(backbone)
+    if not 1 <= count <= len(layers):
+        raise ConfigError(f"this model has 1 to {len(layers)} upper layers to train, not {count!r}")
+    return layers[-count:]
 
 
 def _keep_first(backbone: Any, count: int) -> None:
@@ -202,10 +233,7 @@ def _linear_names(classifier: Any, upper_layers: int | None) -> list[str]:
     torch = require("torch", "train")
     parts = [classifier.base_model]
     if upper_layers is not None:
-        layers = _layers(classifier.base_model)
-        if not 1 <= upper_layers <= len(layers):
-            raise ConfigError(f"LoRA can stand on 1 to {len(layers)} upper layers of this model, not {upper_layers!r}")
-        parts = list(layers[-upper_layers:])
+        parts = list(_upper(classifier.base_model, upper_layers))
     meant = {id(m) for part in parts for m in part.modules() if isinstance(m, torch.nn.Linear)}
     if not meant:
         raise ConfigError(f"{type(classifier).__name__} has no linear layers that LoRA could stand beside")

@@ -19,7 +19,7 @@ from rewards.options import check_choice
 from rewards.rendering import ConversationRenderer
 from rewards.scoring import HFScorer
 from rewards.training.going_on import last_checkpoint, own_generators, write_record
-from rewards.training.heads import add_lora, make_classifier, merged, parts_of
+from rewards.training.heads import add_lora, make_classifier, merged, parts_of, train_upper
 from rewards.training.pairs.records import Pair, pair_conversations
 from rewards.training.toolrm.rows import PreferenceRow, count_by_category, encode_pairs, split_rows, task_of
 from toolenv.errors import ConfigError
@@ -40,10 +40,11 @@ class ToolRMConfig:
     """Settings of a training.
 
     Attributes:
-        lora_rank: Train LoRA of this rank and the head; 0: every weight.
+        lora_rank: Train LoRA of this rank and the head; 0: the weights themselves.
         lora_alpha: Scale of LoRA, over the rank; ``None``: twice the rank.
-        upper_layers: LoRA stands on the last so many layers alone; ``None``: on all.
+        upper_layers: The last so many layers alone are trained, extra ones included; ``None``: all.
         layers: The first so many layers of the model are kept; ``None``: all.
+        extra_layers: New layers on top, which can compare what the model expected with what came.
         centring: Weight of the square of the sum of a pair's rewards, which keeps rewards around 0.
         learning_rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warmup_share: Share of the updates over which it rises from 0.
@@ -74,6 +75,7 @@ class ToolRMConfig:
     lora_alpha: float | None = None
     upper_layers: int | None = None
     layers: int | None = None
+    extra_layers: int = 0
     centring: float = 0.01
     learning_rate: float = 2e-4
     warmup_share: float = 0.05
@@ -104,8 +106,8 @@ class ToolRMConfig:
             )
         if self.eval_every is not None and self.eval_every < 1:
             raise ConfigError(f"eval_every must be at least 1, not {self.eval_every!r}")
-        if self.upper_layers is not None and not self.lora_rank:
-            raise ConfigError("upper_layers says where LoRA stands; with lora_rank 0 every weight is trained")
+        if self.extra_layers and self.lora_rank:
+            raise ConfigError("extra_layers are trained whole: they go with lora_rank 0, and upper_layers if you like")
 
 
 def train_toolrm(
@@ -224,7 +226,12 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     classifier = make_classifier(
-        causal, "outcome", pad_token_id=tokenizer.pad_token_id, layers=config.layers, seed=config.seed
+        causal,
+        "outcome",
+        pad_token_id=tokenizer.pad_token_id,
+        layers=config.layers,
+        extra_layers=config.extra_layers,
+        seed=config.seed,
     )
     parts_of(classifier)[1].float()
     if classifier.device.type == "cpu" and keeps_keys(classifier):
@@ -234,6 +241,8 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
         classifier = add_lora(
             classifier, config.lora_rank, config.lora_alpha, upper_layers=config.upper_layers, seed=config.seed
         )
+    elif config.upper_layers is not None:
+        train_upper(classifier, config.upper_layers)
     return classifier, tokenizer
 
 

@@ -54,6 +54,7 @@ RENAMING = ["--copies", "1", "--real-share", "0.25"]
 """Each training episode is seen once, three of four with other names: by those a model learns to read."""
 TRAINING = ["--extra-layers", "2", "--epochs", "1", "--learning-rate", "5e-4", "--eval-every", "200"]
 TRAINING += ["--patience", "50", "--held-out-share", "0.01", "--device", "cpu"]
+GROWN = "warm start, 2 extra layers"
 SIZES = {"2 layers of 64": (2, 64), "4 layers of 128": (4, 128), "6 layers of 192": (6, 192)}
 AMOUNTS = (300, 1000, 3000)
 CURVE_UPDATES = 300
@@ -187,7 +188,7 @@ class Bench:
         order = np.random.default_rng(0).permutation(len(train))
         test = list(read_labels(self._labels("test", "held_out")))
         cells = [(size, AMOUNTS[-1]) for size in SIZES]
-        cells += [("warm start", amount) for amount in AMOUNTS]
+        cells += [(start, amount) for start in ("warm start", GROWN) for amount in AMOUNTS]
         found: list[dict[str, Any]] = []
         for size, amount in cells:
             for seed in SEEDS:
@@ -278,7 +279,14 @@ def _cell(
 ) -> dict[str, Any]:
     """One point of the curves. Of what so many updates take, a share is held out to choose the best weights by."""
     settings = TrainSettings(
-        learning_rate=1e-3, epochs=1, batch_episodes=16, eval_every=75, patience=50, held_out=0.05, seed=seed
+        extra_layers=2 if size == GROWN else 0,
+        learning_rate=5e-4 if size == GROWN else 1e-3,
+        epochs=1,
+        batch_episodes=16,
+        eval_every=75,
+        patience=50,
+        held_out=0.05,
+        seed=seed,
     )
     records = copies_in_turn(some, updates * settings.batch_episodes, seed)
     trained = train_reward_model(records, lambda: _start(size, seed), folder, settings, name=size, device="cpu")

@@ -20,7 +20,18 @@ COPIES = 3
 MODELS = ("product", "quality", "necessity", "orm")
 """TRMs by what labels they learn, and a trajectory ORM, which learns whether the episode succeeded."""
 LEARNING = {
-    "product": ["--model", "nano", "--label", "value", "--epochs", "2"],
+    "product": [
+        "--model",
+        "nano",
+        "--extra-layers",
+        "2",
+        "--learning-rate",
+        "5e-4",
+        "--label",
+        "value",
+        "--epochs",
+        "2",
+    ],
     "others": ["--epochs", "1", "--learning-rate", "5e-4"],
 }
 """The others go on from the product's model, which has learned to read, with the episodes as they were played."""

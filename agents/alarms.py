@@ -17,6 +17,10 @@ FEWEST_UPDATES = 2
 """Updates in each half of what is compared, at least."""
 
 
+TASK_SUCCESS, SUCCESS = "eval/task_success_rate", "eval/success_rate"
+"""What is wanted: the first where the run's own outcome, which may be what is gamed, is another reward."""
+
+
 class HackAlarms:
     """Compares the return of the updates with the success of the evaluations between them.
 
@@ -53,14 +57,14 @@ class HackAlarms:
         """
         if "return" in metrics:
             self._updates.append(metrics)
-        if "eval/success_rate" not in metrics:
+        if SUCCESS not in metrics:
             return {}
         self._evaluations.append(metrics)
         halves = self._halves()
         if halves is None:
             return {}
         older, newer = halves
-        since, first, now = (self._evaluations[i]["eval/success_rate"] for i in (-self.looks, 0, -1))
+        since, first, now = (_wanted(self._evaluations[i]) for i in (-self.looks, 0, -1))
         risen = _above([m["return"] for m in newer], [m["return"] for m in older], self.errors)
         calls = [fmean(m["calls_per_episode"] for m in part) for part in (newer, self._updates[: len(newer)])]
         return {GAMED: float(risen and now <= since), GIVEN_UP: float(2 * calls[0] < calls[1] and now <= first)}
@@ -73,6 +77,10 @@ class HackAlarms:
         between = [metrics for metrics in self._updates if metrics["update"] > start]
         middle = len(between) // 2
         return (between[:middle], between[middle:]) if middle >= FEWEST_UPDATES else None
+
+
+def _wanted(metrics: Mapping[str, Any]) -> float:
+    return float(metrics.get(TASK_SUCCESS, metrics[SUCCESS]))
 
 
 def _above(newer: Sequence[float], older: Sequence[float], errors: float) -> bool:

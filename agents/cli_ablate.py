@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ def add_command(commands: Any, shown: type[argparse.HelpFormatter]) -> None:
         help="train under several settings and seeds, and compare; the same call goes on after a kill",
         formatter_class=shown,
     )
-    parser.add_argument("plan", help="a TOML file, or the name of one that ships: see --list")
+    parser.add_argument("plan", nargs="?", help="a TOML file, or the name of a plan that ships; without one: list them")
     parser.add_argument("--output-dir", type=Path, help="folder of the runs (not given: runs/ablations/NAME)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with one thread")
-    parser.add_argument("--ray", action="store_true", help="give the runs to Ray: one CPU each, a GPU for cuda")
+    parser.add_argument(
+        "--jobs", type=int, help="runs side by side, each with one thread (not given: 1, on Ray all at once)"
+    )
+    parser.add_argument("--ray", action="store_true", help="give the runs to Ray: one CPU each, and a GPU where it has")
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="these settings alone (not given: all)")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds alone (not given: the plan's)")
     parser.add_argument("--runs-only", action="store_true", help="write no table")
@@ -29,13 +32,17 @@ def add_command(commands: Any, shown: type[argparse.HelpFormatter]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the runs that are not done, then the table."""
-    from agents.ablation.plan import Plan, plan_file
+    from agents.ablation.plan import Plan, plan_file, shipped_plans
     from toolenv.errors import ConfigError
 
+    if options.plan is None:
+        for name, path in shipped_plans().items():
+            print(f"{name}: {Plan.read(path).title}")
+        return 0
     path = plan_file(options.plan)
     plan = Plan.read(path)
     folder = options.output_dir or Path("runs/ablations") / path.stem
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, not {options.jobs}")
     cells = _chosen(plan, options)
     if options.dry_run:
@@ -58,31 +65,50 @@ def _chosen(plan: Plan, options: argparse.Namespace) -> list[Cell]:
     return [cell for cell in plan.cells() if cell.setting in names and cell.seed in seeds]
 
 
-def _make(plan: Plan, path: Path, cells: list[Cell], folder: Path, options: argparse.Namespace) -> list[Cell]:
-    """Make the runs that are not done; returns those that failed."""
-    import sys
-
-    from agents.ablation.cell import finished, run_cell
-    from agents.ablation.side_by_side import cell_command, log_of, run_side_by_side, starter
+def _make(plan: Plan, path: Path, cells: list[Cell], folder: Path, options: argparse.Namespace) -> bool:
+    """Make the runs that are not done; whether one failed."""
+    from agents.ablation.cell import finished
+    from agents.ablation.side_by_side import cell_command, ended_as_by_ctrl_c, log_of, run_side_by_side, starter
+    from toolenv.data.text_files import replace_file
 
     left = [cell for cell in cells if finished(plan, cell, folder) is None]
-    if options.jobs == 1 and not options.ray:
-        for cell in left:
-            run_cell(plan, cell, folder)
-        return []
-    start = starter(lambda cell: cell_command(path, folder, cell), plan, folder, ray=options.ray)
-    failed = run_side_by_side(plan, left, folder, start, options.jobs)
+    if not options.ray and (options.jobs or 1) == 1:
+        return not all([_made_here(plan, cell, folder) for cell in left])
+    # The processes read the plan as it is now, whatever becomes of the file.
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "plan.toml"
+    if kept.resolve() != path.resolve():
+        replace_file(kept, path.read_bytes())
+    start = starter(lambda cell: cell_command(kept, folder, cell), plan, folder, ray=options.ray)
+    with ended_as_by_ctrl_c():
+        failed = run_side_by_side(plan, left, folder, start, options.jobs or len(left))
     for cell in failed:
         print(f"failed: {cell.setting}, seed {cell.seed}; see {log_of(cell, folder)}", file=sys.stderr)
-    return failed
+    return bool(failed)
+
+
+def _made_here(plan: Plan, cell: Cell, folder: Path) -> bool:
+    """Make a run in this process; whether that went well."""
+    from agents.ablation.cell import run_cell
+    from toolenv.errors import ToolEnvError
+
+    try:
+        run_cell(plan, cell, folder)
+    except ToolEnvError as error:
+        print(f"failed: {cell.setting}, seed {cell.seed}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _write(plan: Plan, folder: Path) -> None:
     from agents.ablation.cell import finished
     from agents.ablation.page import PAGE, page, write
+    from agents.ablation.results import summarise
 
     results = [result for cell in plan.cells() if (result := finished(plan, cell, folder))]
-    print(page(write(plan, results, folder)))
+    found = summarise(plan, results)
+    write(found, folder)
+    print(page(found))
     print(f"table: {folder / PAGE}")
 
 

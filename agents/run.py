@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from agents.alarms import TASK_SUCCESS
 from agents.checkpoint import Stateful, checkpoint_path, latest, save_checkpoint
 from agents.config import TrainConfig
 from agents.critic import Critic
@@ -18,7 +21,7 @@ from agents.distributed import Ranks, open_ranks
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
 from agents.learner import Learner, make_learner
-from agents.metrics import OUTCOME, MetricsWriter
+from agents.metrics import OUTCOME, SUCCESS, MetricsWriter
 from agents.models import load_model, played_as, room_for_history
 from agents.overlap import HeldWeights
 from agents.records import keep_updates
@@ -30,7 +33,8 @@ from agents.sampling.making import make_sampler
 from agents.sharding import whole
 from agents.tokens import ConversationEncoder
 from agents.trackers import Tracker, open_trackers
-from rewards import OutcomeFn, RewardFn, RewardSum
+from rewards import OutcomeFn, RewardFn, RewardSum, score_episodes
+from toolenv.episode import Episode
 from toolenv.errors import ConfigError
 from toolenv.formats import Format
 from toolenv.seeding import derive
@@ -157,6 +161,7 @@ class Run:
         )
         low, high = summary.interval
         return {
+            **self._task_success([rollout.episode for rollout in played.rollouts]),
             "eval/episodes": summary.episodes,
             "eval/episodes_dropped": len(played.dropped),
             "eval/unscored": summary.unscored,
@@ -168,6 +173,14 @@ class Run:
             "eval/calls_per_episode": summary.calls_per_episode,
             "eval/turns_per_episode": summary.turns_per_episode,
         }
+
+    def _task_success(self, episodes: Sequence[Episode]) -> Metrics:
+        """Success by the environment's own outcome, where the run is trained with another reward."""
+        if isinstance(self.rewards.fns[OUTCOME], OutcomeFn):
+            return {}
+        columns = score_episodes(OutcomeFn(), episodes)
+        scores = [np.nansum(column) for column in columns if not np.isnan(column).all()]
+        return {TASK_SUCCESS: float(np.mean([score >= SUCCESS for score in scores]))} if scores else {}
 
     def stop(self, interrupt: Interrupt) -> str:
         """Keep what can be kept after Ctrl-C; returns what to tell the user."""

@@ -42,13 +42,18 @@ def open_envs(
             f"those would be {config.env_id!r}; give eval_envs too, or set eval_every to 0"
         )
     if envs is None:
-        envs = _make(config, config.num_envs, policy, {})
+        envs = make_train_envs(config, policy, config.num_envs)
         resources.callback(envs.close)
     if eval_envs is None and evaluated:
         eval_envs = make_eval_envs(config, policy, min(config.num_envs, config.eval_episodes))
         resources.callback(eval_envs.close)
         check_held_out(envs, eval_envs)
     return envs, eval_envs
+
+
+def make_train_envs(config: TrainConfig, policy: str | None, num_envs: int) -> ToolVectorEnv:
+    """Environments with the tasks that are trained on; see ``make_eval_envs``."""
+    return _make(config, num_envs, policy, {})
 
 
 def make_eval_envs(config: TrainConfig, policy: str | None, num_envs: int) -> ToolVectorEnv:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ class Session:
         self._raised: set[str] = set()
         if run.done and run.writer is not None:
             for earlier in read_metrics(run.writer.path):
-                self._watch(earlier)
+                self._raised = _raised(self._alarms.watch(earlier), self._raised)
 
     def __enter__(self) -> Session:
         self.interrupt.__enter__()
@@ -263,10 +263,10 @@ class Session:
     def _watch(self, metrics: Metrics) -> Metrics:
         """The alarms of an update; says which one was not raised before."""
         found = self._alarms.watch(metrics)
-        raised = {name for name, value in found.items() if value}
+        raised = _raised(found, self._raised)
         for name in sorted(raised - self._raised):
             self.progress.say(f"update {metrics['update']}: {WORDS[name]}")
-        self._raised = raised if found else self._raised
+        self._raised = raised
         return dict(found)
 
     def finish(
@@ -314,6 +314,11 @@ class Session:
         """What the run has come to."""
         run = self.run
         return TrainResult(run.model, run.tokenizer, run.done, run.metrics, latest(run.checkpoints), self.interrupted)
+
+
+def _raised(found: Mapping[str, float], before: set[str]) -> set[str]:
+    """The alarms that are raised after an update; those of before where nothing was compared."""
+    return {name for name, value in found.items() if value} if found else before
 
 
 def prompt_of(rollout: Rollout) -> TokenHistory:

@@ -244,6 +244,7 @@ def test_calls_fit_their_schemas_or_do_not() -> None:
     turns.append(Turn(5, "<tool_call>{", error="not closed"))
     episode = Episode("x", task, "hermes", (), tuple(turns))
     assert SchemaFn().score([TurnView(episode, i) for i in range(6)]) == [1.0, 1.0, -1.0, -1.0, None, -1.0]
+    assert SchemaFn(reply=-1.0).score([TurnView(episode, 4)]) == [-1.0]
 
 
 def test_invalid_calls_by_hand() -> None:

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from agents.config import GRPOConfig, PPOConfig, TrainConfig
+from agents.reward_spec import make_reward
 from toolenv.errors import ConfigError, DataError
 
 LEARNERS: Mapping[str, type[TrainConfig]] = {"grpo": GRPOConfig, "ppo": PPOConfig}
 OURS = frozenset({"output_dir", "resume", "seed"})
 """Settings of a run that the ablation sets itself."""
+MEASURES: Mapping[str, str] = {
+    "success": "success",
+    "score": "score",
+    "calls": "calls an episode",
+    "repeated": "repeated calls",
+    "errors": "failed turns",
+    "no_call": "episodes without a call",
+}
+"""What is always measured of held-out episodes, and what the table calls it."""
 JOIN = " / "
 """Stands between the values of several axes in the name of a setting."""
 
@@ -44,7 +54,8 @@ class Plan:
         shared: Settings of the trainer that all runs have.
         seeds: Each setting is run with each of them.
         held_out: How many tasks each trained policy is asked; all are asked the same ones.
-        against: The setting that the others are compared with.
+        against: By axis, the value that its others are compared with, all else equal; by default the first value of
+            the first axis.
         leave_out: Combinations that are not run: where all that one names is so.
         measures: Further columns of the table by name: rewards, as ``toolenv rescore`` takes them, summed over an
             episode.
@@ -56,7 +67,7 @@ class Plan:
     Example:
         >>> turn = {"estimator": "turn_loo", "process": ["rewards:GoldPassageFn"], "alpha": 1.0}
         >>> plan = Plan("credit", {"credit": {"outcome": {"estimator": "grpo"}, "turn": turn}}, seeds=(0, 1))
-        >>> plan.against, [(cell.setting, cell.seed) for cell in plan.cells()]
+        >>> plan.base_of("turn"), [(cell.setting, cell.seed) for cell in plan.cells()]
         ('outcome', [('outcome', 0), ('turn', 0), ('outcome', 1), ('turn', 1)])
     """
 
@@ -65,21 +76,25 @@ class Plan:
     shared: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
     held_out: int = 200
-    against: str = ""
+    against: Mapping[str, str] = field(default_factory=dict)
     leave_out: Sequence[Mapping[str, str]] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self) -> None:
         _check(self)
-        changes = self._changes()
-        if not changes:
+        first = next(iter(self.axes))
+        object.__setattr__(self, "against", self.against or {first: next(iter(self.axes[first]))})
+        if not self._settings():
             raise ConfigError("leave_out leaves nothing to run")
-        object.__setattr__(self, "against", self.against or next(iter(changes)))
-        if self.against not in changes:
-            raise ConfigError(f"against is {self.against!r}, which is none of the settings: {', '.join(changes)}")
-        for name in changes:
-            self.config(Cell(name, self.seeds[0]), Path("runs"))
+        folders: dict[str, str] = {}
+        for name in self.settings:
+            cell = Cell(name, self.seeds[0])
+            if (other := folders.setdefault(cell.folder.casefold(), name)) != name:
+                raise ConfigError(
+                    f"the settings {other!r} and {name!r} would share the folder {cell.folder}; rename one"
+                )
+            self.config(cell, Path("runs"))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -107,11 +122,21 @@ class Plan:
     @property
     def settings(self) -> tuple[str, ...]:
         """The names of what is compared, in order."""
-        return tuple(self._changes())
+        return tuple(self._settings())
+
+    def base_of(self, setting: str) -> str | None:
+        """What a setting is compared with; ``None``: it is itself compared with, or nothing is."""
+        chosen = self._settings()[setting]
+        base = {**chosen, **self.against}
+        return next((name for name, of in self._settings().items() if of == base != chosen), None)
+
+    def outcome_of(self, setting: str) -> Any:
+        """The outcome reward that a setting is trained with."""
+        return self.config(Cell(setting, self.seeds[0]), Path("runs")).outcome
 
     def cells(self) -> list[Cell]:
         """All runs, seed by seed, so that what is done first can be compared first."""
-        return [Cell(name, seed) for seed in self.seeds for name in self._changes()]
+        return [Cell(name, seed) for seed in self.seeds for name in self.settings]
 
     def config(self, cell: Cell, folder: Path) -> TrainConfig:
         """The trainer's settings of a run.
@@ -123,7 +148,10 @@ class Plan:
         Raises:
             ConfigError: Settings that the trainer does not have, or that do not fit together; names the setting.
         """
-        changes = {**self.shared, **self._changes()[cell.setting]}
+        chosen = self._settings()[cell.setting].items()
+        changes = dict(self.shared)
+        for axis, value in chosen:  # a later axis wins
+            changes |= self.axes[axis][value]
         learner = changes.pop("learner", "grpo")
         if learner not in LEARNERS:
             raise ConfigError(f"setting {cell.setting!r}: learner is one of {', '.join(LEARNERS)}, not {learner!r}")
@@ -140,17 +168,14 @@ class Plan:
         except (ConfigError, TypeError) as error:
             raise ConfigError(f"setting {cell.setting!r}: {error}") from error
 
-    def _changes(self) -> dict[str, dict[str, Any]]:
-        """By the name of a setting, what it changes; a later axis wins."""
-        found: dict[str, dict[str, Any]] = {}
-        for values in itertools.product(*self.axes.values()):
-            chosen = dict(zip(self.axes, values, strict=True))
-            if any(out.items() <= chosen.items() for out in self.leave_out):
-                continue
-            found[JOIN.join(values)] = {
-                name: value for axis, key in chosen.items() for name, value in self.axes[axis][key].items()
-            }
-        return found
+    def _settings(self) -> dict[str, dict[str, str]]:
+        """By the name of a setting, its value on each axis."""
+        combinations = (dict(zip(self.axes, v, strict=True)) for v in itertools.product(*self.axes.values()))
+        return {
+            JOIN.join(chosen.values()): chosen
+            for chosen in combinations
+            if not any(out.items() <= chosen.items() for out in self.leave_out)
+        }
 
 
 def shipped_plans() -> dict[str, Path]:
@@ -177,16 +202,35 @@ def _check(plan: Plan) -> None:
     Raises:
         ConfigError: It is none.
     """
-    for axis, values in plan.axes.items() if isinstance(plan.axes, Mapping) else [("axes", None)]:
-        if not isinstance(values, Mapping) or not values or not all(isinstance(v, Mapping) for v in values.values()):
-            raise ConfigError(f"axis {axis!r} must hold a table for each of its values; got {values!r:.80}")
+    for name in ("axes", "shared", "against", "measures"):
+        if not isinstance(value := getattr(plan, name), Mapping):
+            raise ConfigError(f"{name} must be a table; got {value!r:.80}")
     if not plan.axes:
         raise ConfigError("there is no axis: write [axes.NAME.VALUE] for each value of each thing that is to differ")
-    seeds = plan.seeds
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds must be different whole numbers from 0; got {seeds!r}")
-    if not isinstance(plan.held_out, int) or plan.held_out < 1:
-        raise ConfigError(f"held_out must be at least 1; got {plan.held_out!r}")
-    for out in plan.leave_out:
-        if not out or any(value not in plan.axes.get(axis, ()) for axis, value in out.items()):
-            raise ConfigError(f"leave_out must name values of axes; got {dict(out)!r}")
+    for axis, values in plan.axes.items():
+        if not isinstance(values, Mapping) or not values or not all(isinstance(v, Mapping) for v in values.values()):
+            raise ConfigError(f"axis {axis!r} must hold a table for each of its values; got {values!r:.80}")
+        if wrong := [value for value in values if JOIN in value or not value.strip()]:
+            raise ConfigError(f"axis {axis!r}: a value is called {wrong[0]!r}; it needs a name without {JOIN!r}")
+    _check_numbers(plan)
+    if not isinstance(plan.leave_out, Sequence) or not all(isinstance(out, Mapping) for out in plan.leave_out):
+        raise ConfigError(f"leave_out must be a list of tables; got {plan.leave_out!r:.80}")
+    for what, chosen in (*(("leave_out", out) for out in plan.leave_out), ("against", plan.against)):
+        if any(value not in plan.axes.get(axis, ()) for axis, value in chosen.items()) or (
+            not chosen and what == "leave_out"
+        ):
+            raise ConfigError(f"{what} must name values of axes, as in {{ axis = 'value' }}; got {dict(chosen)!r}")
+    for name, spec in plan.measures.items():
+        if name in MEASURES or not isinstance(spec, str):
+            raise ConfigError(f"measure {name!r} must be a reward's text, and none of {', '.join(MEASURES)}")
+        make_reward(spec)
+
+
+def _check_numbers(plan: Plan) -> None:
+    seeds = plan.seeds if isinstance(plan.seeds, list | tuple) else ()
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds must be a list of different whole numbers from 0; got {plan.seeds!r}")
+    if type(plan.held_out) is not int or plan.held_out < 1:
+        raise ConfigError(f"held_out must be a whole number from 1; got {plan.held_out!r}")
+    if not isinstance(plan.title, str) or not isinstance(plan.source, str):
+        raise ConfigError(f"title and source are texts; got {plan.title!r} and {plan.source!r}")

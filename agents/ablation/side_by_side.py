@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from agents.ablation.plan import Cell, Plan
 from agents.resume import METRICS_FILE
+from toolenv.errors import ConfigError
 from toolenv.extras import require
 from toolenv.progress import Progress
 
@@ -27,8 +30,14 @@ class Job(Protocol):
     def failed(self) -> bool | None:
         """Whether it failed; ``None`` while it runs."""
 
-    def stop(self) -> None:
-        """End it, and wait until it has kept what it has."""
+    def interrupt(self) -> None:
+        """Ask it to keep what it has, and to end."""
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 class Process:
@@ -42,7 +51,7 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **THREADS},
-                start_new_session=True,  # so that Ctrl-C reaches it once: through ``stop``
+                start_new_session=True,  # so that Ctrl-C reaches it once: through ``interrupt``
             )
 
     def failed(self) -> bool | None:
@@ -50,15 +59,23 @@ class Process:
         status = self._process.poll()
         return None if status is None else bool(status)
 
-    def stop(self) -> None:
-        """End it as Ctrl-C does, and wait until it has kept what it has."""
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
         self._process.wait()
 
 
 class RayTask:
-    """A run on a Ray cluster, with one CPU, and one GPU where the settings ask for CUDA."""
+    """A run on a Ray cluster."""
 
     def __init__(self, command: Sequence[str], log: Path, gpus: int) -> None:
         self._ray = require("ray", "ray")
@@ -69,7 +86,8 @@ class RayTask:
                 while (failed := process.failed()) is None:
                     time.sleep(POLL_S)
             finally:
-                process.stop()
+                process.interrupt()
+                process.wait()
             return int(failed)
 
         self._done = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(work).remote()
@@ -84,10 +102,17 @@ class RayTask:
         except self._ray.exceptions.RayError:  # its machine is gone
             return True
 
-    def stop(self) -> None:
-        """End it, and wait until it has kept what it has."""
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
         self._ray.cancel(self._done)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
         self._ray.wait([self._done])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._ray.cancel(self._done, force=True)
 
 
 def run_side_by_side(
@@ -120,11 +145,39 @@ def run_side_by_side(
                     failed += [cell] if ended_badly else []
             note = " and ".join(f"{cell.setting}, seed {cell.seed}" for cell in running)
             progress.show(_updates_done(plan, cells, folder), note)
-    finally:
-        for job in running.values():
-            job.stop()
+    except BaseException:
+        _stop(list(running.values()))
+        raise
     progress.close(f"{len(cells) - len(failed)} done, {len(failed)} failed")
     return failed
+
+
+def _stop(jobs: Sequence[Job]) -> None:
+    """Ask all to end, then wait for them; a second Ctrl-C ends them at once."""
+    try:
+        for job in jobs:
+            job.interrupt()
+        for job in jobs:
+            job.wait()
+    except BaseException:
+        for job in jobs:
+            job.kill()
+        raise
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """A block in which being told to end, or a terminal that is closed, is what Ctrl-C is."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def log_of(cell: Cell, folder: Path) -> Path:
@@ -149,15 +202,26 @@ def starter(command: Callable[[Cell], Sequence[str]], plan: Plan, folder: Path, 
     module: Any = require("ray", "ray")
     if not module.is_initialized():
         module.init(log_to_driver=False)
-    return lambda cell: RayTask(
-        command(cell), log_of(cell, folder), gpus=int(plan.config(cell, folder).device.startswith("cuda"))
-    )
+    there = bool(module.cluster_resources().get("GPU"))
+    return lambda cell: RayTask(command(cell), log_of(cell, folder), _gpus(plan.config(cell, folder).device, there))
+
+
+def _gpus(device: str, there: bool) -> int:
+    """How many GPUs a run is given: it sees no other.
+
+    Raises:
+        ConfigError: It names one by its number.
+    """
+    if device.startswith("cuda:"):
+        raise ConfigError(f"device is {device!r}; on Ray a run sees its own GPU alone: write 'cuda' or 'auto'")
+    return int(device == "cuda" or (device == "auto" and there))
 
 
 def cell_command(plan_file: Path, folder: Path, cell: Cell) -> list[str]:
     """The command line that makes one run."""
-    command = [sys.executable, "-m", "agents.cli", "ablate", str(plan_file), "--output-dir", str(folder)]
-    return [*command, "--only", cell.setting, "--seeds", str(cell.seed), "--runs-only"]
+    command = [sys.executable, "-m", "agents.cli", "ablate", str(plan_file.resolve())]
+    command += ["--output-dir", str(folder.resolve()), f"--only={cell.setting}", "--seeds", str(cell.seed)]
+    return [*command, "--runs-only"]
 
 
 def _updates_done(plan: Plan, cells: Sequence[Cell], folder: Path) -> int:

@@ -6,15 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewards.base import TurnView
+from rewards.options import check_score
 from toolenv.messages import ToolCall
 from toolenv.tools import argument_problems
 
 
 class SchemaFn:
-    """1 for a turn whose calls all fit the task's function schemas, -1 for another; no opinion on a reply.
+    """1 for a turn whose calls all fit the task's function schemas, -1 for another.
 
     Calls fit where each names a function, with the arguments that it requires, none that it does not know, and values
     of the right types. A turn that cannot be read gets -1.
+
+    Args:
+        reply: Score of a turn without a call; ``None``: no opinion. As the only reward it needs one, or a policy that
+            stops calling is never told.
+
+    Raises:
+        ConfigError: A score that is no number.
 
     Source:
         "Outcome Reward Models for Tool-Calling LLMs" (2509.11963), version 2: the reward of the form alone, beside
@@ -31,9 +39,20 @@ class SchemaFn:
 
     name = "schema"
 
+    def __init__(self, reply: float | None = None) -> None:
+        check_score("reply", reply)
+        self.reply = reply
+
     def score(self, views: Sequence[TurnView]) -> list[float | None]:
         """Score turns; see the class."""
-        return [_score(view) for view in views]
+        return [self._score(view) for view in views]
+
+    def _score(self, view: TurnView) -> float | None:
+        if view.turn.error is not None:
+            return -1.0
+        if not view.turn.calls:
+            return self.reply
+        return 1.0 if calls_fit(view.turn.calls, view.task.functions) else -1.0
 
 
 def calls_fit(calls: Sequence[ToolCall], functions: Sequence[Mapping[str, Any]]) -> bool:
@@ -47,11 +66,3 @@ def calls_fit(calls: Sequence[ToolCall], functions: Sequence[Mapping[str, Any]])
     return all(
         call.name in parameters and not argument_problems(call.arguments, parameters[call.name]) for call in calls
     )
-
-
-def _score(view: TurnView) -> float | None:
-    if view.turn.error is not None:
-        return -1.0
-    if not view.turn.calls:
-        return None
-    return 1.0 if calls_fit(view.turn.calls, view.task.functions) else -1.0

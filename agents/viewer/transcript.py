@@ -54,7 +54,7 @@ def cut(text: str) -> str:
     r"""A text without signs that could mislead, and not too long for a page.
 
     Example:
-        >>> cut("a\x00" + "b" * MAX_CHARS)[-25:]
+        >>> cut("a\x00" + "b" * MAX_CHARS)[-24:]
         'bbb… (2 more characters)'
     """
     text = clean(text)

@@ -105,6 +105,7 @@ class List {
   /** Mark an episode, and bring it in sight. */
   select(episode) {
     this.selected = episode;
+    this.box.setAttribute("aria-activedescendant", `row-${episode}`);
     const at = this.rows.indexOf(episode);
     if (at >= 0) {
       const { scrollTop, clientHeight } = this.box;
@@ -133,6 +134,7 @@ class List {
     const e = this.rows[at];
     const was = success(e);
     const row = make("div", "row");
+    row.id = `row-${e}`;
     row.dataset.episode = e;
     row.style.top = `${at * ROW}px`;
     row.setAttribute("role", "option");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LAST_PORT = 65535
@@ -46,7 +47,7 @@ def _serve(folder: Path, port: int) -> None:
         server = make_server(folder, port)
     except OSError as error:
         raise ConfigError(f"port {port} cannot be listened at: {error.strerror}; give another --serve") from error
-    with server:
+    with server, suppress(KeyboardInterrupt):
         host, port = server.server_address[:2]
         print(f"address: http://{host!s}:{port}/ (Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -196,6 +196,7 @@ def test_runs_of_one_name_are_told_apart_and_compared(tmp_path):
         (lambda run: (run / "episodes.jsonl").write_text('{"episode": {}}\n'), "line 1: an episode of schema None"),
         (lambda run: (run / "config.json").write_text("{"), "config.json: cannot be read"),
         (lambda run: (run / "view").mkdir() or (run / "view" / "mine.txt").touch(), "holds other files"),
+        (lambda run: (run / "view").mkdir() or (run / "view" / "index.html").touch(), "holds other files"),
         (lambda run: (run / "view").touch(), "is no folder"),
     ],
 )
@@ -342,6 +343,17 @@ def test_without_groups_a_task_is_compared_over_all_runs(browser, tmp_path):
     assert browser.said == []
 
 
+def test_a_large_group_is_shown_a_page_at_a_time(browser, tmp_path):
+    write_episodes(tmp_path / "episodes.jsonl", [episode(0) for _ in range(1000)])
+    page, _ = write_view([tmp_path])
+    browser.open(page.as_uri() + "#e=0.63&group_view=yes")
+    browser.wait("document.querySelectorAll('article').length === 32")
+    assert "33 to 64 of 1000 are shown" in browser.run("document.querySelector('.where').textContent")
+    browser.press("j")
+    browser.wait("document.querySelector('article.current')?.dataset.episode === '64'")
+    assert browser.run("document.querySelector('article').dataset.episode") == "64"
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
@@ -456,6 +468,19 @@ def test_nothing_but_the_pages_own_files_is_asked_for(browser, shown):
     assert any("Content Security Policy" in said for said in browser.said)
 
 
+def test_the_page_works_from_the_server_too(browser, tmp_path):
+    page, _ = write_view([make_run(tmp_path / "run", count=2)])
+    with make_server(page.parent, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            browser.open(f"http://127.0.0.1:{server.server_address[1]}/")
+            browser.press("j")
+            browser.wait("document.querySelector('article')")
+        finally:
+            server.shutdown()
+    assert [said for said in browser.said if "404" not in said] == []  # a browser asks for an icon; there is none
+
+
 def test_a_page_that_was_written_anew_under_the_reader_says_so(browser, tmp_path):
     run = make_run(tmp_path / "run", count=2)
     page, _ = write_view([run])
@@ -482,6 +507,12 @@ def test_ten_thousand_episodes_are_quick(browser, tmp_path):
     browser.wait("document.querySelector('article')?.dataset.episode === '9999'")
     assert len(browser.asked) == 7
     assert browser.run("document.querySelector('#tall [aria-selected=true]').textContent").startswith("✓500")
+    for read in range(0, 10_000, files.CHUNK_EPISODES):
+        browser.run(f"go({{e: {read}}})")
+        browser.wait(f"document.querySelector('article')?.dataset.episode === '{read}'")
+    assert browser.run("Object.keys(view.chunks).length") == browser.run("KEPT")  # what was read long ago is let go
+    browser.run("go({e: 0})")
+    browser.wait("document.querySelector('article')?.dataset.episode === '0'")
     # Measured on two slow cores: 0.3 s, 45 ms and 12 ms; a slower or busier machine is given more.
     assert (ready < 5000, filtered < 500, scrolled < 200) == (True, True, True), (ready, filtered, scrolled)
     assert browser.said == []

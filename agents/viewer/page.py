@@ -80,9 +80,12 @@ def _check(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; give another --output")
     page = folder / PAGE
-    ours = page.exists() and MARK in page.read_text(encoding="utf-8", errors="replace")
-    unfinished = {path.name for path in folder.iterdir()} <= {DATA, *COPIED} if folder.exists() else True
-    if not ours and not unfinished:
+    if page.exists():
+        ours = MARK in page.read_text(encoding="utf-8", errors="replace")
+    else:  # a first writing that was stopped leaves some of the files
+        names = {path.name.removesuffix(".partial") for path in folder.iterdir()} if folder.exists() else set()
+        ours = names <= {DATA, PAGE, *COPIED}
+    if not ours:
         raise ConfigError(f"{folder} holds other files; give another --output")
 
 

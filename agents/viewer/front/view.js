@@ -9,6 +9,7 @@ colours.push("who");
 
 // ---- State: {tab, e, group, colour, sort, and the fields of the filter} ----
 
+const ABREAST = 32; // episodes of a group that are shown at once
 const MARGIN = 16; // pixels around what is read; view.css says the same
 
 let state = {};
@@ -96,13 +97,25 @@ function membersOf(episode) {
   return members;
 }
 
-function groupHead(episodes, texts) {
+/** As many of a group's episodes as fit beside one another without a wait: a page of them, with the chosen one on it. */
+function inSight(members) {
+  const first = Math.floor(members.indexOf(state.e) / ABREAST) * ABREAST;
+  return members.slice(first, first + ABREAST);
+}
+
+/** What the members of a group have in common; of a large one, which of them are in sight. */
+function groupHead(members, episodes, texts) {
   const head = make("header");
-  const [first, scored] = [episodes[0], episodes.filter((e) => success(e) !== null)];
+  const [first, scored] = [members[0], members.filter((e) => success(e) !== null)];
   const grouped = columns.group[first] !== null;
   const where = grouped ? `${facts.runs[columns.run[first]]} · update ${columns.update[first] ?? "–"} · group ${columns.group[first]}` : "every episode of this task";
   const won = scored.filter((e) => success(e) === 1).length;
-  head.append(make("p", "where", `${where} · ${scored.length ? `${won} of ${scored.length} succeeded` : "not scored"}`), ...questionOf(texts));
+  const parts = [where, scored.length ? `${won} of ${scored.length} succeeded` : "not scored"];
+  if (episodes.length < members.length) {
+    const from = members.indexOf(episodes[0]);
+    parts.push(`${from + 1} to ${from + episodes.length} of ${members.length} are shown`);
+  }
+  head.append(make("p", "where", parts.join(" · ")), ...questionOf(texts));
   return head;
 }
 
@@ -116,7 +129,8 @@ async function read() {
     box.replaceChildren(make("p", "note", "Choose an episode: j and k step through the list, ? shows all keys."));
     return;
   }
-  const episodes = state.group_view ? membersOf(state.e) : [state.e];
+  const members = state.group_view ? membersOf(state.e) : [state.e];
+  const episodes = inSight(members);
   at("group").setAttribute("aria-pressed", Boolean(state.group_view));
   try {
     const texts = await Promise.all(episodes.map(textsOf));
@@ -128,10 +142,10 @@ async function read() {
       box.scrollTop = 0;
       return;
     }
-    const members = make("div");
-    members.id = "members";
-    members.append(...articles);
-    box.replaceChildren(groupHead(episodes, texts[0]), members);
+    const side = make("div");
+    side.id = "members";
+    side.append(...articles);
+    box.replaceChildren(groupHead(members, episodes, texts[0]), side);
     const current = articles[episodes.indexOf(state.e)];
     current.classList.add("current");
     box.scrollTop = 0;

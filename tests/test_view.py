@@ -16,8 +16,8 @@ from agents.behaviour import failed
 from agents.cli import main
 from agents.records import ScoredEpisode, write_scored_episodes
 from agents.viewer import files, runs, write_view
+from agents.viewer.compare import differing, series
 from agents.viewer.files import as_script
-from agents.viewer.page import differing
 from agents.viewer.serve import make_server
 from toolenv import Episode, Message, Task, ToolCall, ToolResult, Turn
 from toolenv.episode import write_episodes
@@ -185,6 +185,21 @@ def test_runs_of_one_name_are_told_apart_and_compared(tmp_path):
     assert "output_dir" not in text
     assert text.count("<svg") == 2  # each curve holds both runs
     assert differing([{"a": 1}, {"a": 1}]) == []
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_line(tmp_path):
+    def source(name, **config):
+        return runs.Source(name, tmp_path, (), config or None)
+
+    found = [source("x-0", seed=0, output_dir="a"), source("x-1", seed=1, output_dir="b"), source("y", seed=0, lr=1)]
+    assert series(found) == ["x (2 seeds)", "x (2 seeds)", "y"]
+    assert series([source("0", seed=0), source("1", seed=1)]) == ["0, 1", "0, 1"]
+    alike = [source(f"r-{n}", seed=n % 2, lr=n // 2) for n in range(4)]
+    assert series(alike) == ["r-0, r-1", "r-0, r-1", "r-2, r-3", "r-2, r-3"]  # two things must not be one line
+    assert series([source("a"), source("b")]) == ["a", "b"]  # nothing is known of these
+    page, _ = write_view([make_run(tmp_path / f"run-{seed}", count=2, seed=seed) for seed in range(8)])
+    assert "run (8 seeds)" in page.read_text()
+    assert "thin lines are seeds" in page.read_text()
 
 
 @pytest.mark.parametrize(

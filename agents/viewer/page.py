@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from agents.curves import SERIES_COLOURS, Run, draw_panels, smoothing_window
+from agents.curves import SERIES_COLOURS, Run, draw_panels, series_names, smoothing_window
 from agents.report import OUTCOME, clean
+from agents.viewer.compare import differing, series
 from agents.viewer.files import DATA, ChunkWriter, write_index
 from agents.viewer.index import Index
 from agents.viewer.runs import Source, find_runs, read_scored
@@ -21,8 +20,6 @@ COPIED = ("view.css", "list.js", "transcript.js", "view.js")
 PAGE = "index.html"
 MARK = "<!-- written by toolenv view -->"
 """Stands in every page, so that no other folder is overwritten."""
-NOT_COMPARED = {"output_dir", "resume"}
-"""Settings that differ between any two runs and say nothing."""
 
 
 def write_view(runs: Sequence[str | Path], folder: str | Path | None = None) -> tuple[Path, list[str]]:
@@ -99,37 +96,21 @@ def _html(sources: Sequence[Source], index: Index, starts: Sequence[int]) -> str
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
-    drawn = [Run(source.name, source.metrics) for source in sources if source.metrics]
+    measured = [source for source in sources if source.metrics]
+    drawn = [Run(name, source.metrics) for name, source in zip(series(measured), measured, strict=True)]
+    names = series_names(drawn)
     page: str = environment.get_template(PAGE).render(
         mark=require("markupsafe", "train").Markup(MARK),
         runs=[_row(source, index, *span) for source, span in zip(sources, _spans(starts, len(index)), strict=True)],
         settings=differing([source.config for source in sources]),
-        series=[(run.name, number % SERIES_COLOURS) for number, run in enumerate(drawn)],
+        series=[(name, number % SERIES_COLOURS) for number, name in enumerate(names)],
+        seeds=len(names) < len(drawn),
+        repeated=len(names) > SERIES_COLOURS,
         panels=draw_panels(drawn) if drawn else [],
         window=smoothing_window(drawn),
         count=len(index),
     )
     return page
-
-
-def differing(configs: Sequence[Mapping[str, Any] | None]) -> list[tuple[str, list[str]]]:
-    """The settings in which runs differ, each with its value in every run; a run without settings shows a dash.
-
-    Example:
-        >>> differing([{"seed": 0, "lr": 0.1}, {"seed": 1, "lr": 0.1}, None])
-        [('seed', ['0', '1', '–'])]
-    """
-    given = [config for config in configs if config is not None]
-    names = [name for name in dict.fromkeys(n for config in given for n in config) if name not in NOT_COMPARED]
-    rows = [(name, [_shown(config, name) for config in configs]) for name in names]
-    return [(name, values) for name, values in rows if len({_shown(config, name) for config in given}) > 1]
-
-
-def _shown(config: Mapping[str, Any] | None, name: str) -> str:
-    if config is None or name not in config:
-        return "–"
-    value = config[name]
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _spans(starts: Sequence[int], end: int) -> list[tuple[int, int]]:

@@ -7,11 +7,11 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import cli_ablate, cli_index, workshop
+from agents import cli_ablate, cli_index, cli_view, workshop
 from toolenv.errors import ConfigError, MissingExtraError, ToolEnvError
 
 TRAINERS = ("grpo", "ppo")
@@ -124,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     cli_index.add_commands(commands, _Shown)
     workshop.add_commands(commands, _Shown)
     cli_ablate.add_command(commands, _Shown)
+    cli_view.add_command(commands)
     _add_sandbox(commands)
 
     commands.add_parser(
@@ -303,10 +304,6 @@ def _index(options: argparse.Namespace, _: Sequence[str]) -> int:
     return cli_index.run(options)
 
 
-def _ablate(options: argparse.Namespace, _: Sequence[str]) -> int:
-    return cli_ablate.run(options)
-
-
 def _workshop(options: argparse.Namespace, _: Sequence[str]) -> int | None:
     return workshop.run(options)
 
@@ -381,8 +378,8 @@ def _write_summary(options: argparse.Namespace, summary: Any, dropped: int) -> N
     (options.output / "summary.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-COMMANDS = {
-    "ablate": _ablate,
+COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], Any]] = {
+    "ablate": lambda options, _: cli_ablate.run(options),
     "corpus": _corpus,
     "fetch": _fetch,
     "eval": _eval,
@@ -393,6 +390,7 @@ COMMANDS = {
     "toolrm": _workshop,
     "trm": _workshop,
     "validate": _validate,
+    "view": lambda options, _: cli_view.run(options),
 }
 
 if __name__ == "__main__":

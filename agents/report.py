@@ -325,13 +325,19 @@ _UNSAFE = {
 }
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    r"""A text with its controls made visible, and without signs that turn the direction of the text around it.
+
+    Example:
+        >>> clean("a\x00b")
+        'a␀b'
+    """
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
 def _finalize(value: Any) -> Any:
     """Clean every string that the template puts in; what is markup already was made from clean text."""
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else _clean(value)
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else clean(value)
 
 
 def _cut(text: str, limit: int = MAX_CHARS) -> str:
@@ -344,7 +350,7 @@ def _cut(text: str, limit: int = MAX_CHARS) -> str:
 def _highlight(action: str) -> Any:
     """The action as markup: tags faint, thoughts, calls and answers each in their own way."""
     markup = require("markupsafe", "train")
-    action, pieces, end = _clean(action), [], 0
+    action, pieces, end = clean(action), [], 0
     for match in _HIGHLIGHTS.finditer(action):
         pieces.append(markup.escape(action[end : match.start()]))
         if match["tag"]:

@@ -506,16 +506,14 @@ def test_a_page_that_was_written_anew_under_the_reader_says_so(browser, tmp_path
     browser.wait("document.querySelector('#transcript .wrong')?.textContent.includes('Reload')")
 
 
-def test_ten_thousand_episodes_are_quick(browser, tmp_path):
+def test_of_ten_thousand_episodes_only_what_is_seen_is_drawn_and_loaded(browser, tmp_path):
     page, _ = write_view([make_run(tmp_path / "run", count=10_000)])
     browser.open(page.as_uri())
     assert count(browser) == "10,000 episodes"
-    ready = browser.run("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-    timed = "(() => { const start = performance.now(); %s; return performance.now() - start; })()"
-    filtered = browser.run(timed % "go({q: 'town 9', 'calls-min': '1', sort: '-calls'})")
+    browser.run("go({q: 'town 9', 'calls-min': '1', sort: '-calls'})")
     assert browser.run("rows.length") == 333
     browser.run("go({q: '', 'calls-min': '', sort: ''})")
-    scrolled = browser.run(timed % "list.box.scrollTop = 200000; list.draw(); list.box.getBoundingClientRect()")
+    browser.run("list.box.scrollTop = 200000; list.draw()")
     assert browser.run("document.querySelectorAll('#tall .row').length") < 100
     assert len(browser.asked) == 6  # no chunk before one is read
     browser.run("go({e: 9999})")
@@ -528,6 +526,4 @@ def test_ten_thousand_episodes_are_quick(browser, tmp_path):
     assert browser.run("Object.keys(view.chunks).length") == browser.run("KEPT")  # what was read long ago is let go
     browser.run("go({e: 0})")
     browser.wait("document.querySelector('article')?.dataset.episode === '0'")
-    # Measured on two slow cores: 0.3 s, 45 ms and 12 ms; a slower or busier machine is given more.
-    assert (ready < 5000, filtered < 500, scrolled < 200) == (True, True, True), (ready, filtered, scrolled)
     assert browser.said == []

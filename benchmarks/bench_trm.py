@@ -225,7 +225,9 @@ def write(results: Mapping[str, Any], path: Path, images: Path) -> None:
             name: {who: Estimate(*each["auc"]) for who, each in results["main"][key].items()}
             for name, key in names.items()
         }
-        draw_bars(bars, images / "trm-auc.png", title="Unseen entities", y_label="AUC", lines={"goal": 0.95})
+        draw_bars(
+            bars, images / "trm-auc.png", title="Calls about unseen entities", y_label="AUC", lines={"goal": 0.95}
+        )
     if "curves" in results:
         cells = results["curves"]["cells"]
         sizes = {

@@ -110,7 +110,7 @@ def draw_bars(
     y_label: str = "",
     lines: Mapping[str, float] | None = None,
 ) -> Path:
-    """Bars with whiskers for the interval. With many bars the picture is wider, and its legend stands beside it.
+    """Bars with whiskers for the interval; the legend stands beside them. With many bars the picture is wider.
 
     Args:
         groups: By name on the x axis: the bars there, by name of their colour.
@@ -142,10 +142,8 @@ def draw_bars(
             axes.axhline(value, color=_colour(number), linewidth=1, linestyle="--", label=name)
         labels = [textwrap.fill(name, LABEL_CHARS) for name in groups]
         axes.set_xticks(range(len(groups)), labels, fontsize=8 if wide > SIZE_INCHES[0] else None)
-        if wide > SIZE_INCHES[0]:
+        if len(names) + len(lines or {}) > 1:
             axes.figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-        else:
-            _legend(axes, [*names, *(lines or {})])
     return Path(path)
 
 

@@ -141,15 +141,7 @@ def write_report(
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
+    environment = page_environment(TEMPLATES)
     panels = draw_panels(runs)
     page = environment.get_template("report.html").render(
         title=title,
@@ -323,6 +315,26 @@ _UNSAFE = {
     **dict.fromkeys([*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFFFE, 0xFFFF], 0xFFFD),
     **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),
 }
+
+
+def page_environment(folder: Path) -> Any:
+    """The Jinja environment of pages: what a template is given is escaped, and cleaned as ``clean`` does.
+
+    Args:
+        folder: Where the templates stand.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    jinja2 = require("jinja2", "train")
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
 
 
 def clean(text: str) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from agents.alarms import TASK_SUCCESS
@@ -21,7 +20,7 @@ from agents.distributed import Ranks, open_ranks
 from agents.evaluate import evaluate
 from agents.interrupt import Interrupt
 from agents.learner import Learner, make_learner
-from agents.metrics import OUTCOME, SUCCESS, MetricsWriter
+from agents.metrics import OUTCOME, MetricsWriter
 from agents.models import load_model, played_as, room_for_history
 from agents.overlap import HeldWeights
 from agents.records import keep_updates
@@ -33,7 +32,8 @@ from agents.sampling.making import make_sampler
 from agents.sharding import whole
 from agents.tokens import ConversationEncoder
 from agents.trackers import Tracker, open_trackers
-from rewards import OutcomeFn, RewardFn, RewardSum, score_episodes
+from rewards import OutcomeFn, RewardFn, RewardSum
+from rewards.training.trm.rows import successes
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError
 from toolenv.formats import Format
@@ -178,9 +178,8 @@ class Run:
         """Success by the environment's own outcome, where the run is trained with another reward."""
         if isinstance(self.rewards.fns[OUTCOME], OutcomeFn):
             return {}
-        columns = score_episodes(OutcomeFn(), episodes)
-        scores = [np.nansum(column) for column in columns if not np.isnan(column).all()]
-        return {TASK_SUCCESS: float(np.mean([score >= SUCCESS for score in scores]))} if scores else {}
+        known = [success for success in successes(episodes) if success is not None]
+        return {TASK_SUCCESS: sum(known) / len(known)} if known else {}
 
     def stop(self, interrupt: Interrupt) -> str:
         """Keep what can be kept after Ctrl-C; returns what to tell the user."""

@@ -17,7 +17,7 @@ from agents.behaviour import failed, repeated_calls
 from agents.config import GRPOConfig, TrainConfig
 from agents.environments import check_held_out
 from agents.evaluate import choose_tasks, evaluate
-from agents.metrics import OUTCOME, SUCCESS, read_metrics
+from agents.metrics import OUTCOME, read_metrics
 from agents.models import load_model, played_as, room_for_history
 from agents.resume import MAY_CHANGE, METRICS_FILE
 from agents.reward_spec import make_reward
@@ -26,7 +26,8 @@ from agents.run_envs import make_eval_envs, make_train_envs
 from agents.sampling.base import SamplingParams
 from agents.sampling.hf import HFSampler
 from agents.tokens import ConversationEncoder
-from rewards import OutcomeFn, RewardFn, score_episodes
+from rewards import RewardFn, score_episodes
+from rewards.training.trm.rows import successes
 from toolenv.data.text_files import replace_file
 from toolenv.episode import Episode, read_episodes, write_episodes
 from toolenv.errors import ConfigError, InfrastructureError
@@ -205,9 +206,8 @@ def _measured(plan: Plan, config: TrainConfig, episodes: Sequence[Episode]) -> d
         "score": own.fns[OUTCOME],
         **{name: make_reward(spec)[1] for name, spec in plan.measures.items()},
     }
-    success = _totals(OutcomeFn(), episodes)
     return {
-        "success": [None if score is None else float(score >= SUCCESS) for score in success],
+        "success": [None if success is None else float(success) for success in successes(episodes)],
         "calls": [float(episode.num_calls) for episode in episodes],
         "repeated": [float(repeated_calls(episode)) for episode in episodes],
         "errors": [float(sum(map(failed, episode.turns))) for episode in episodes],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.curves import SERIES_COLOURS, Run, draw_panels, series_names, smoothing_window
-from agents.report import OUTCOME, clean
+from agents.report import OUTCOME, clean, page_environment
 from agents.viewer.compare import differing, series
 from agents.viewer.files import DATA, ChunkWriter, write_index
 from agents.viewer.index import Index
@@ -87,15 +87,7 @@ def _check(folder: Path) -> None:
 
 
 def _html(sources: Sequence[Source], index: Index, starts: Sequence[int]) -> str:
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FRONT),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: clean(value) if type(value) is str else value,
-    )
+    environment = page_environment(FRONT)
     measured = [source for source in sources if source.metrics]
     drawn = [Run(name, source.metrics) for name, source in zip(series(measured), measured, strict=True)]
     names = series_names(drawn)

@@ -73,15 +73,13 @@ class Served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self._server = subprocess.Popen([sys.executable, __file__, str(port)])
+        self._server = subprocess.Popen([sys.executable, __file__, str(port)], stdin=subprocess.DEVNULL)
         end = time.monotonic() + START_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                check(time.monotonic() < end and self._server.poll() is None, "the server should answer")
-                time.sleep(0.05)
+        while not _listens(port):
+            if time.monotonic() > end or self._server.poll() is not None:
+                self._server.kill()
+                raise SystemExit(f"OpenEnv's server does not answer after {START_S:.0f} s")
+            time.sleep(0.05)
         self.client = GenericEnvClient(base_url=f"http://127.0.0.1:{port}").sync()
         self.client.connect()
 
@@ -90,6 +88,14 @@ class Served:
         self.client.close()
         self._server.terminate()
         self._server.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def cheap(job: dict[str, Any]) -> Pass:

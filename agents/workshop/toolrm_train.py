@@ -26,6 +26,12 @@ def add_parser(actions: Any, shown: type[argparse.HelpFormatter]) -> None:
     trained.add_argument("--upper-layers", type=int, help="train the last so many layers alone (not given: all)")
     trained.add_argument("--layers", type=int, help="keep the first so many layers of the model (not given: all)")
     trained.add_argument("--extra-layers", type=int, default=0, help="new layers on top; with --lora-rank 0")
+    trained.add_argument(
+        "--surprise", type=float, default=0.0, help="weight of a loss that teaches them what the model expected"
+    )
+    trained.add_argument(
+        "--own-rate", type=float, default=1.0, help="share of the learning rate for layers that the model had before"
+    )
     trained.add_argument("--precision", default="bfloat16", help="of matrix products: bfloat16 or float32")
     steps = parser.add_argument_group("how")
     steps.add_argument("--centring", type=float, default=0.01, help="weight of the squared sum of a pair's rewards")

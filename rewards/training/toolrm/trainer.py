@@ -7,7 +7,7 @@ into the prompt from all its answers. TRL's own layout, two whole conversations 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,10 +99,29 @@ class PreferenceTrainer(RewardTrainer):
 
     Every pair of an update weighs the same, however many of them stand in one row; and the held-out accuracy is the
     share of pairs that are ordered rightly, however they fall into batches.
+
+    Args:
+        surprise: Weight of the loss of ``model.surprise``, in training.
+        slow: ``id`` of each parameter that learns at ``own_rate`` of the rate of the others.
+        own_rate: See ``slow``.
+        kwargs: TRL's.
     """
 
     loss_is_scaled_for_ga = True
     model: Any
+
+    def __init__(self, *, surprise: float = 0.0, slow: Collection[int] = (), own_rate: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.surprise, self.slow, self.own_rate = surprise, slow, own_rate
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's optimizer, with the slow parameters in groups of their own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        for group in list(optimizer.param_groups) if self.own_rate != 1.0 else ():
+            slow = [p for p in group["params"] if id(p) in self.slow]
+            group["params"] = [p for p in group["params"] if id(p) not in self.slow]
+            optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * self.own_rate})
+        return optimizer
 
     @property
     def trained_parameters(self) -> int:
@@ -123,7 +142,9 @@ class PreferenceTrainer(RewardTrainer):
         pairs = count_pairs(inputs)
         if "preferred" in inputs:
             # TRL asks the model for the rewards of chosen and rejected answers, and hears those of the shared rows.
-            loss, outputs = self._trl_loss(self._of_rows(model), inputs)
+            rows = SharedRows(model, self.accelerator, told=bool(self.surprise) and self.model.training)
+            loss, outputs = self._trl_loss(rows, inputs)
+            loss = loss + self.surprise * rows.surprise
         else:
             loss, outputs = self._trl_loss(model, inputs)
         if num_items_in_batch is not None:
@@ -161,16 +182,33 @@ class PreferenceTrainer(RewardTrainer):
         found: tuple[Tensor, Any] = super().compute_loss(model, inputs, return_outputs=True)  # type: ignore[no-untyped-call]
         return found
 
-    def _of_rows(self, model: Any) -> Callable[..., SimpleNamespace]:
-        """A model that reads shared rows, as TRL calls a model: rewards of the chosen, then of the rejected."""
 
-        def call(*, preferred: Tensor, attention_mask: Tensor, use_cache: bool, **inputs: Tensor) -> SimpleNamespace:
-            # accelerate has wrapped the forward pass of the whole model; this one is of its backbone.
-            with self.accelerator.autocast():
-                rewards = read_answers(model, **inputs)
-            return SimpleNamespace(logits=torch.cat([rewards[preferred[:, 0]], rewards[preferred[:, 1]]])[:, None])
+class SharedRows:
+    """A model that reads shared rows, as TRL calls a model: rewards of the chosen, then of the rejected.
 
-        return call
+    Args:
+        model: The classifier.
+        accelerator: Of the trainer.
+        told: Whether ``surprise`` is asked for; else it is 0.
+    """
+
+    def __init__(self, model: Any, accelerator: Any, *, told: bool) -> None:
+        self.model, self.accelerator, self.told = model, accelerator, told
+        self.surprise: Tensor | float = 0.0
+
+    def __call__(
+        self, *, preferred: Tensor, attention_mask: Tensor, use_cache: bool, **inputs: Tensor
+    ) -> SimpleNamespace:
+        """Rewards as logits, of a batch that ``SharedPromptCollator`` made."""
+        # accelerate has wrapped the forward pass of the whole model; this one is of its backbone.
+        with self.accelerator.autocast():
+            if self.told:
+                with self.model.surprise.watching():
+                    rewards, hidden = read_answers(self.model, **inputs)
+                self.surprise = self.model.surprise.loss(hidden, inputs["answers"], inputs["answer_lengths"])
+            else:
+                rewards, _ = read_answers(self.model, **inputs)
+        return SimpleNamespace(logits=torch.cat([rewards[preferred[:, 0]], rewards[preferred[:, 1]]])[:, None])
 
 
 def better_by(accuracy: float, loss: float) -> float:
@@ -190,7 +228,7 @@ def count_pairs(batch: Mapping[str, Tensor]) -> int:
 
 def read_answers(
     model: Any, prompts: Tensor, prompt_lengths: Tensor, answers: Tensor, answer_lengths: Tensor, row: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """The head, in float32, at the last token of each answer.
 
     Args:
@@ -202,7 +240,7 @@ def read_answers(
         row: Whose answer each is.
 
     Returns:
-        Rewards ``(A,)``.
+        Rewards ``(A,)``, and what the backbone gave for the answers ``(A, L, D)``.
     """
     backbone, head = parts_of(model)
     mask, answer_mask = _real(prompts, prompt_lengths), _real(answers, answer_lengths)
@@ -219,7 +257,7 @@ def read_answers(
     picked = hidden[torch.arange(len(answers), device=answers.device), answer_lengths - 1].float()
     with torch.autocast(picked.device.type, enabled=False):
         rewards: Tensor = head(picked).squeeze(-1)
-    return rewards
+    return rewards, hidden
 
 
 def _real(ids: Tensor, lengths: Tensor) -> Tensor:

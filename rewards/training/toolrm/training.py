@@ -19,7 +19,7 @@ from rewards.options import check_choice
 from rewards.rendering import ConversationRenderer
 from rewards.scoring import HFScorer
 from rewards.training.going_on import last_checkpoint, own_generators, write_record
-from rewards.training.heads import add_lora, make_classifier, merged, parts_of, train_upper
+from rewards.training.heads import add_lora, make_classifier, merged, own_parameters, parts_of, train_upper
 from rewards.training.pairs.records import Pair, pair_conversations
 from rewards.training.toolrm.rows import PreferenceRow, count_by_category, encode_pairs, split_rows, task_of
 from toolenv.errors import ConfigError
@@ -45,6 +45,9 @@ class ToolRMConfig:
         upper_layers: The last so many layers alone are trained, extra ones included; ``None``: all.
         layers: The first so many layers of the model are kept; ``None``: all.
         extra_layers: New layers on top, which can compare what the model expected with what came.
+        own_rate: Share of the learning rate at which the layers that the model had before are trained.
+        surprise: Weight of a second loss, by which extra layers learn how likely the model found each token of an
+            answer; with rows that share prompts.
         centring: Weight of the square of the sum of a pair's rewards, which keeps rewards around 0.
         learning_rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warmup_share: Share of the updates over which it rises from 0.
@@ -76,6 +79,8 @@ class ToolRMConfig:
     upper_layers: int | None = None
     layers: int | None = None
     extra_layers: int = 0
+    own_rate: float = 1.0
+    surprise: float = 0.0
     centring: float = 0.01
     learning_rate: float = 2e-4
     warmup_share: float = 0.05
@@ -100,10 +105,13 @@ class ToolRMConfig:
         for name in ("learning_rate", "epochs", "batch_pairs", "micro_rows", "max_row_tokens", "patience"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)!r}")
-        if self.lora_rank < 0 or self.centring < 0:
-            raise ConfigError(
-                f"lora_rank and centring must be at least 0, not {self.lora_rank!r} and {self.centring!r}"
-            )
+        for name in ("lora_rank", "centring", "surprise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        if not 0 < self.own_rate <= 1:
+            raise ConfigError(f"own_rate must be above 0 and at most 1, not {self.own_rate!r}")
+        if self.surprise and not self.extra_layers:
+            raise ConfigError("surprise is what extra layers learn: it goes with extra_layers of at least 1")
         if self.eval_every is not None and self.eval_every < 1:
             raise ConfigError(f"eval_every must be at least 1, not {self.eval_every!r}")
         if self.extra_layers and self.lora_rank:
@@ -173,6 +181,8 @@ def _train(
     with without_transformers_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS))
     seconds = time.monotonic() - started
+    if config.surprise:
+        del trainer.model.surprise
     plain = merged(trainer.model.float()).eval()
     scorer = HFScorer(plain, tokenizer)
     scorer.save_pretrained(output)
@@ -225,6 +235,7 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
     causal, tokenizer = load_model(model, device=device, precision=frozen)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    vocabulary = causal.get_output_embeddings()
     classifier = make_classifier(
         causal,
         "outcome",
@@ -243,6 +254,11 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
         )
     elif config.upper_layers is not None:
         train_upper(classifier, config.upper_layers)
+    if config.surprise:
+        from rewards.training.surprise import Surprise
+
+        # A part of the model while it is trained: so it stands in checkpoints, and its weights in the optimizer.
+        classifier.surprise = Surprise(parts_of(classifier)[0], vocabulary, config.extra_layers)
     return classifier, tokenizer
 
 
@@ -278,6 +294,8 @@ def _layout(classifier: Any, config: ToolRMConfig) -> Layout:
             "layout 'shared' needs one process, no gradient_checkpointing, and full attention by sdpa or eager in all "
             "layers; take 'pairs'"
         )
+    if config.surprise and (config.layout == "pairs" or not possible):
+        raise ConfigError("surprise needs the layout 'shared', which cannot be here or was not asked for")
     return config.layout if config.layout != "auto" else "shared" if possible else "pairs"
 
 
@@ -311,6 +329,9 @@ def _trainer(
         eval_dataset=Dataset.from_list(records(held_out)),
         processing_class=tokenizer,
         callbacks=[callbacks.StopEarly(config.patience), callbacks.ShowProgress("accuracy", "eval_accuracy")],
+        surprise=config.surprise,
+        slow=own_parameters(classifier, config.extra_layers),
+        own_rate=config.own_rate,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer

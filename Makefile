@@ -17,7 +17,7 @@ demo: .venv/stamp ## watch an agent learn to use tools (writes runs/demo/report.
 	$(BIN)/python -m agents.demo
 
 test: .venv/stamp ## run the whole test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # vLLM pins versions of its own, so it has an environment of its own.
 test-vllm: .venv-vllm/stamp ## run the samplers' tests with vLLM, on the CPU

@@ -162,7 +162,7 @@ async def play(
     while True:
         sampled = await generate(history.ids)
         ids = list(sampled.token_ids)[: max_tokens + prompt - len(history)]
-        logprobs = list(sampled.log_probs or [0.0] * len(ids))[: len(ids)]
+        logprobs = list(sampled.log_probs or [float("nan")] * len(ids))[: len(ids)]  # NaN: not told, which is not 0.0
         history.append_action(ids, logprobs)
         text = encoder.tokenizer.decode(ids, skip_special_tokens=True)
         await asyncio.to_thread(env.step, text)
@@ -201,11 +201,12 @@ def __getattr__(name: str) -> Any:
             limit = self.rollout_config.response_length
             history, prompt = await play(env, int(kwargs["extra_info"]["seed"]), self.encoder, generate, limit)
             (terms,) = self.reward.score([env.episode])
+            logprobs = history.logprobs[prompt:]
             return loops.AgentLoopOutput(
                 prompt_ids=history.ids[:prompt],
                 response_ids=history.ids[prompt:],
                 response_mask=[int(turn >= 0) for turn in history.turn_ids[prompt:]],
-                response_logprobs=history.logprobs[prompt:],
+                response_logprobs=None if np.isnan(logprobs).any() else logprobs,
                 reward_score=float(terms.total.sum()),
                 num_turns=len(env.episode.turns),
                 metrics={},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import re
 import subprocess
@@ -11,111 +10,103 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-from test_docs import BLOCKS, ROOT, modules, skip_without_extra
+from test_docs import BLOCKS, ROOT, modules
 
-OURS = ("toolenv", "rewards", "agents")
-REFERENCE = ROOT / "docs" / "reference"
 ENTRY = re.compile(r"^::: (?P<path>\S+)\n(?:    options:\n      members: (?P<members>.+)\n)?", re.MULTILINE)
 
 
+def file_of(path: str) -> Path | None:
+    """The file of a module, ``None`` where the path names none."""
+    place = ROOT / path.replace(".", "/")
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+@cache
+def names_of(module: str) -> tuple[dict[str, str], list[str]]:
+    """Names at the top of a module with where they come from, and those that are public."""
+    file = file_of(module)
+    assert file is not None, module
+    places: dict[str, str] = {}
+    handed_on: list[str] | None = None
+    top = ast.parse(file.read_text(encoding="utf-8")).body
+    for node in [*top, *(inner for outer in top if isinstance(outer, ast.If) for inner in outer.body)]:
+        if isinstance(node, ast.ImportFrom):
+            places |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            places[node.name] = f"{module}.{node.name}"
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            named = [target.id for target in targets if isinstance(target, ast.Name)]
+            places |= {name: f"{module}.{name}" for name in named}
+            if named == ["__all__"] and node.value is not None:
+                handed_on = ast.literal_eval(node.value)
+    own = [name for name, place in places.items() if place == f"{module}.{name}" and not name.startswith("_")]
+    return places, own if handed_on is None else handed_on
+
+
 def origin(path: str) -> str:
-    """Where what a path names was defined: a name that a package hands on is the same thing under both."""
+    """Where what a path names is defined: a name that a package hands on is the same thing under both."""
     module, _, name = path.rpartition(".")
-    thing = getattr(importlib.import_module(module), name)
-    return f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else path
+    if file_of(module) is None:
+        return path  # not ours
+    place = names_of(module)[0].get(name, path)
+    return path if place == path else origin(place)
 
 
-def public_names(module: Any) -> list[str]:
-    """What a page about a module shows: what it hands on, else what it defines."""
-    if hasattr(module, "__all__"):
-        return list(module.__all__)
-    return [n for n, v in vars(module).items() if not n.startswith("_") and defined_in(module, v)]
-
-
-def defined_in(module: Any, value: Any) -> bool:
-    return getattr(value, "__module__", None) == module.__name__ or not hasattr(value, "__qualname__")
-
-
-def entries(text: str) -> Iterator[str]:
+def entries(page: str) -> Iterator[str]:
     """Paths of all that a page of the reference shows."""
-    for match in ENTRY.finditer(text):
+    for match in ENTRY.finditer(page):
         path, members = match["path"], match["members"]
-        if not is_module(path):
+        if file_of(path) is None:
             yield path
         elif members is None:
-            names = (f"{path}.{name}" for name in public_names(importlib.import_module(path)))
-            # Of a function and its module, which have one name, griffe shows the module.
-            yield from (name for name in names if not is_module(name))
+            # Where a function and its module have one name, the module is meant.
+            yield from (f"{path}.{name}" for name in names_of(path)[1] if file_of(f"{path}.{name}") is None)
         elif members != "false":
             yield from (f"{path}.{name}" for name in members.strip("[]").split(", "))
 
 
-def is_module(path: str) -> bool:
-    return (ROOT / path.replace(".", "/")).is_dir() or (ROOT / (path.replace(".", "/") + ".py")).is_file()
-
-
-@cache
-def shown() -> set[str]:
-    """All that the reference shows, each by where it was defined."""
-    return {origin(path) for page in sorted(REFERENCE.glob("*.md")) for path in entries(page.read_text("utf-8"))}
-
-
-def handed_on() -> list[str]:
-    """What the packages say is public."""
-    return [name for name in modules() if re.search(r"^__all__", source(name), re.MULTILINE)]
-
-
-def source(module: str) -> str:
-    path = ROOT / module.replace(".", "/")
-    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
-
-
 def imported(code: str) -> list[str]:
-    """What an example takes from us."""
+    """What an example takes from us, but for modules."""
     nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
-    return [f"{n.module}.{a.name}" for n in nodes if (n.module or "").split(".")[0] in OURS for a in n.names]
+    taken = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    return [path for path in taken if file_of(path.split(".")[0]) and not file_of(path)]
 
 
-EXAMPLES = sorted({path for block in BLOCKS for path in imported(block.code) if not is_module(path)})
+SHOWN = {
+    origin(path)
+    for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
+    for path in entries(page.read_text(encoding="utf-8"))
+}
+HANDED_ON = [
+    f"{module}.{name}" for module in modules() if "__all__" in names_of(module)[0] for name in names_of(module)[1]
+]
+EXAMPLES = sorted({path for block in BLOCKS for path in imported(block.code)})
 
 
-@pytest.mark.parametrize("module", handed_on())
-def test_the_reference_shows_what_a_module_hands_on(module: str, request: pytest.FixtureRequest) -> None:
-    try:
-        missing = [path for path in paths_of(module) if not_shown(path)]
-    except ImportError as error:
-        skip_without_extra(error, request.config)
-        raise
-    assert missing == [], f"add them to a page in docs/reference, such as ::: {module}"
+@pytest.mark.core
+@pytest.mark.parametrize("paths", [HANDED_ON, EXAMPLES], ids=["what a module hands on", "what an example imports"])
+def test_the_reference_shows(paths: list[str]) -> None:
+    assert len(paths) > 50
+    assert [path for path in paths if origin(path) not in SHOWN] == [], "add them to a page in docs/reference"
 
 
-def paths_of(module: str) -> list[str]:
-    handed = importlib.import_module(module)
-    return [f"{module}.{name}" for name in handed.__all__ if not isinstance(getattr(handed, name), ModuleType)]
+@pytest.mark.core
+def test_the_reference_shows_what_there_is() -> None:
+    assert [path for path in SHOWN if path.rpartition(".")[2] not in names_of(path.rpartition(".")[0])[0]] == []
 
 
-def test_the_reference_shows_what_examples_use() -> None:
-    assert len(EXAMPLES) > 50
-    assert [path for path in EXAMPLES if not_shown(path)] == [], "add them to a page in docs/reference"
-
-
-def not_shown(path: str) -> bool:
-    return origin(path) not in shown()
-
-
+@pytest.mark.core
 def test_what_a_page_leaves_out_is_found() -> None:
     page = "::: agents.check\n    options:\n      members: [load_golden]\n\n::: toolenv.Task\n\n::: toolenv.seeding\n"
-    found = set(entries(page))
-    assert {"agents.check.load_golden", "toolenv.Task", "toolenv.seeding.rng", "toolenv.seeding.derive"} <= found
-    assert "agents.check.check_estimator" not in found
+    assert sorted(entries(page)) == [
+        "agents.check.load_golden", "toolenv.Task", "toolenv.seeding.derive", "toolenv.seeding.rng"
+    ]  # fmt: skip
     assert origin("toolenv.Task") == origin("toolenv.episode.Task") == "toolenv.episode.Task"
-    assert imported("from toolenv import Task\nimport numpy\nfrom json import loads\n") == ["toolenv.Task"]
     assert "agents.advantages.gigpo" not in set(entries("::: agents.advantages\n"))
-    assert not_shown("toolenv.env.is_count")
+    assert imported("from toolenv import Task\nimport numpy\nfrom json import loads\n") == ["toolenv.Task"]
 
 
 @pytest.mark.core
@@ -137,8 +128,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
     assert {"index.html", "overview.html", "trainers.html", "rewards/index.html", "recipes/tool.html"} <= set(pages)
     anchors = {name for page in pages.values() for name in re.findall(r'\bid="([\w.]+)"', page)}
-    public = [path for module in handed_on() for path in paths_of(module)]
-    assert [path for path in public if not {path, origin(path)} & anchors] == [], "not there, or without a docstring"
+    assert [path for path in HANDED_ON if not {path, origin(path)} & anchors] == [], "not there, or without a docstring"
     for name, page in pages.items():
         asked = re.findall(r'<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)="?(https?:[^">]*)', page)
         assert asked == [], f"{name} asks the network"

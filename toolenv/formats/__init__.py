@@ -17,6 +17,7 @@ from toolenv.formats.torl import ToRL, last_boxed
 __all__ = ["FORMATS", "Format", "Hermes", "Parsed", "SearchR1", "ToRL", "ToolRL", "last_boxed", "make_format"]
 
 FORMATS: dict[str, type[Format]] = {f.name: f for f in (Hermes, SearchR1, ToRL, ToolRL)}
+"""Formats by the name that ``format=`` takes."""
 
 
 def make_format(format: str | Format) -> Format:

@@ -138,6 +138,6 @@ def test_a_task_with_a_history_is_refused(vf: Any) -> None:
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from agents.bridges.verifiers import make_plugin
 
-    monkeypatch.setitem(sys.modules, "verifiers", None)
+    monkeypatch.setitem(sys.modules, "verifiers.v1", None)
     with pytest.raises(MissingExtraError, match=r"toolenv\[verifiers\]"):
         make_plugin(toy_env, REWARD, seeds=[0])

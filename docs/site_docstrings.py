@@ -23,3 +23,7 @@ class MarkdownDocstrings(griffe.Extension):
         if obj.docstring is not None:
             text = OPTIONAL.sub(r"]\\[", SINGLE.sub(r"\1Examples:", obj.docstring.value))
             obj.docstring.value = LITERAL.sub(lambda match: f"```text\n{match[1].rstrip()}\n```\n\n", text)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """The same for a package, which is a member of nothing."""
+        self.on_object(obj=pkg)

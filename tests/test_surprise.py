@@ -17,7 +17,8 @@ from test_toolrm_training import QUICK, load_tiny, make_pairs  # noqa: E402
 from rewards.scoring import HFScorer  # noqa: E402
 from rewards.training.heads import make_classifier, own_parameters, parts_of, train_upper  # noqa: E402
 from rewards.training.surprise import LEAST, MOST, Surprise  # noqa: E402
-from rewards.training.toolrm.training import ToolRMConfig, train_toolrm  # noqa: E402
+from rewards.training.toolrm.settings import ToolRMConfig  # noqa: E402
+from rewards.training.toolrm.training import train_toolrm  # noqa: E402
 from toolenv.errors import ConfigError  # noqa: E402
 
 IDS = torch.tensor([[5, 9, 30, 7, 41], [8, 2, 11, 0, 0]])

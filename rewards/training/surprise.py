@@ -36,17 +36,17 @@ class Surprise(nn.Module):
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
         # Parts of another module that stay as they are: held, but not registered.
-        self._parts = (backbone.layers[-1 - extra_layers], copy.deepcopy(backbone.norm), vocabulary)
+        self._parts = (backbone.layers[-extra_layers], copy.deepcopy(backbone.norm), vocabulary)
         self._below: Tensor | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keeps what the layers below the extra ones give while this is open: the last pass counts."""
+        """Keeps what the first extra layer is given while this is open: the last pass counts."""
 
-        def keep(module: Any, inputs: Any, output: Any) -> None:
-            self._below = (output[0] if isinstance(output, tuple) else output).detach()
+        def keep(layer: Any, given: Any, named: Any) -> None:
+            self._below = (given[0] if given else named["hidden_states"]).detach()
 
-        handle = self._parts[0].register_forward_hook(keep)
+        handle = self._parts[0].register_forward_pre_hook(keep, with_kwargs=True)
         try:
             yield
         finally:

@@ -104,7 +104,7 @@ class LowerStates:
         """States ``(L, D)`` of a row's prompt, then of each of its answers."""
         row = self._rows[index]
         lengths = [len(row.prompt), *map(len, row.answers)]
-        return list(self._states[self._starts[index] : self._starts[index + 1]].split(lengths))
+        return list(torch.split(self._states[self._starts[index] : self._starts[index + 1]], lengths))
 
 
 def compute_lower_states(

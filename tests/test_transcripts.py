@@ -59,6 +59,7 @@ def make_env(record: dict[str, Any], folder: Path) -> ToolEnv:
     kind, options = record["env"]["kind"], {k: v for k, v in record["env"].items() if k != "kind"}
     tasks = TaskSet([task_of(record["task"])])
     if kind == "search":
+        pytest.importorskip("bm25s", reason="needs pip install 'toolenv[search]'")
         corpus = [Passage(*passage) for passage in options.pop("corpus")]
         return SearchQAEnv(tasks, corpus=corpus, retriever="bm25", format=form, **options)
     if kind == "math":

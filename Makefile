@@ -8,7 +8,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 # Small matrices on few cores: one thread a process is faster than many that wait for one another.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-vllm check format bench clean
+.PHONY: help demo test test-vllm check format docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: .venv/stamp ## watch an agent learn to use tools (writes runs/demo/report.
 	$(BIN)/python -m agents.demo
 
 test: .venv/stamp ## run the whole test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # vLLM pins versions of its own, so it has an environment of its own.
 test-vllm: .venv-vllm/stamp ## run the samplers' tests with vLLM, on the CPU
@@ -33,11 +33,14 @@ format: .venv/stamp ## bring the code into the style that check asks for
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+docs: .venv/stamp ## build the site of docs/ (writes site/)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/stamp ## measure the environments' speed
 	$(BIN)/python -m benchmarks.bench_env
 
 clean: ## remove .venv, caches and builds (runs/ stays)
-	rm -rf .venv .venv-core .venv-vllm .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .venv-core .venv-vllm .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist site
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -81,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     play.add_argument("--split", default="test", help="split of the bundled tasks")
     play.add_argument("--tasks", help="a JSONL file of your own tasks instead of the bundled ones")
     play.add_argument("--env-kwargs", type=json.loads, default={}, help="further arguments of the environment, as JSON")
-    play.add_argument("--format", help="how the model speaks: hermes, search_r1, torl, toolrl (not given: the model's)")
+    play.add_argument(
+        "--format", help='how the model speaks, such as hermes or torl{"lenient": false} (not given: the model\'s)'
+    )
     play.add_argument("--seed", type=int, default=0, help="chooses the tasks and what is sampled")
     play.add_argument("--num-envs", type=int, default=8, help="episodes played at once")
     play.add_argument("--greedy", action="store_true", help="take the likeliest token instead of a draw")

@@ -28,7 +28,8 @@ class TrainConfig(ABC):
     Attributes:
         env_id: Gymnasium id of the environment.
         env_kwargs: Keyword arguments of the environment, as JSON. For the nano policy they go on top of its own.
-        format: How the model speaks (hermes, search_r1, torl, toolrl); by default what the model was made for, else
+        format: How the model speaks (hermes, search_r1, torl, toolrl, simpletir, retool, recall), also with settings as
+            JSON behind the name, in which texts for the model are files; by default what the model was made for, else
             hermes.
         max_turns: Most turns of an episode; by default the environment's own limit.
         model: What agents.models.load_model takes: nano, a folder, a .gguf file, a model hub's name.

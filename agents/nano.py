@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from toolenv.data.world.world import Split
 
 ASSETS = Path(__file__).parent / "assets" / "nano"
+"""The folder of the warm-started policy."""
 HOPS = (1, 2)
 VOCABULARY = 4096
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -50,7 +50,8 @@ class OverlongPolicy:
         cut_turns: ``"keep"``; ``"mask"``: the turn is not learned from; ``"mask-episode"``: nor is any other turn of
             its episode; ``"penalise"``: ``cut_turn_penalty`` comes off its reward.
         void_turns: The same for void turns, with ``void_turn_penalty``. SimpleTIR does ``"mask-episode"``, and lets a
-            void turn end the episode; here the model is told what was wrong, and may do better.
+            void turn end the episode, as the format ``simpletir`` does; in others the model is told what was wrong,
+            and may do better.
         cut_episode_penalty: Above 0.
         cut_turn_penalty: Above 0.
         void_turn_penalty: Above 0.

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from agents.sampling.base import Generation, Sampler
 from agents.sampling.scripted import ScriptedAgent
+from agents.sampling.stops import without_rest
 from agents.tokens import Encoder, TokenHistory
 from toolenv.episode import Episode
 from toolenv.errors import ConfigError
@@ -125,6 +126,11 @@ class Assignment:
             return f"the prompt has {len(run.tokens)} tokens; max_tokens is {self.max_tokens}"
         return None
 
+    def counted(self, generation: Generation) -> Generation:
+        """The action without what the format does not count of it."""
+        tokenizer = getattr(self.encoder, "tokenizer", None)  # a chat server's encoder has none, and no tokens to cut
+        return generation if tokenizer is None else without_rest(generation, self.encoder.format, tokenizer)
+
     def observe(self, run: Running, episode: Episode) -> bool:
         """Append the last observation; ``False`` where it does not fit the budget."""
         closed = self.encoder.is_closed(run.tokens)
@@ -212,7 +218,8 @@ class _LockStep:
             [run.tokens for run in running], seeds=[self.assignment.draw_seed(run) for run in running]
         )
         actions = [""] * self.envs.num_envs
-        for slot, run, generation in zip(order, running, generations, strict=True):
+        for slot, run, whole in zip(order, running, generations, strict=True):
+            generation = self.assignment.counted(whole)
             run.append(generation)
             actions[slot] = generation.text
         _, _, terminated, truncated, info = self.envs.step(actions)

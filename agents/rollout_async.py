@@ -203,7 +203,7 @@ class _AtOwnPace:
             env.truncate("token_budget")
             return problem
         while True:
-            generation = self._generate(run)
+            generation = assignment.counted(self._generate(run))
             run.append(generation)
             try:
                 _, _, terminated, truncated, _ = env.step(generation.text)

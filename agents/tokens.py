@@ -22,7 +22,7 @@ from rewards.chat import (
     without_surrogates,
 )
 from toolenv.errors import ConfigError
-from toolenv.formats import Format
+from toolenv.formats import Format, letter
 from toolenv.messages import Message
 
 CONTEXT = -1
@@ -128,7 +128,8 @@ class ConversationEncoder:
 
     Where the format's observations stand in messages of their own, the tokenizer's chat template writes prompt and
     observations; where the format goes on in the model's own message (``format.continues``), the prompt is one user
-    message (plain text for a tokenizer without a template) and observations are appended as plain text.
+    message (plain text for a tokenizer without a template, and for a format that is ``plain``) and observations are
+    appended as plain text. What the format's messages of the model start with (``opening``) is appended to both.
 
     Only the template may write special tokens: a tool result that holds ``<|im_end|>`` is encoded as the characters
     it consists of. Lone surrogates, which no tokenizer takes, become U+FFFD.
@@ -157,14 +158,16 @@ class ConversationEncoder:
                 "a format that continues, such as 'search_r1'"
             )
         self._closing, self._closing_id = turn_closing(tokenizer) if tokenizer.chat_template else ("", None)
-        self._tool_role = "user" if format.continues else find_tool_role(tokenizer)
+        self._tool_role = "user" if format.continues else letter.tool_role(format) or find_tool_role(tokenizer)
+        # What the environment writes of the model's own message is markup, as the template's start of it is.
+        self._opening = encode_markup(tokenizer, letter.opening(format)) if letter.opening(format) else []
         self.end_ids = end_ids(tokenizer)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the first messages, up to where the policy starts to write."""
-        if self.tokenizer.chat_template:
+        if self.tokenizer.chat_template and not letter.is_plain(self.format):
             safe, mark = self._shield(messages)
-            return self._encode_template(self._render(safe, generate=True), mark)
+            return self._encode_template(self._render(safe, generate=True), mark) + self._opening
         return encode_text(self.tokenizer, "\n".join(message.content for message in messages), opening=True)
 
     def encode_observation(self, messages: Sequence[Message], *, closed: bool) -> list[int]:
@@ -185,7 +188,7 @@ class ConversationEncoder:
                 f"the chat template ends a turn with {self._closing!r} where it is the last, and with {tail[:40]!r} "
                 "where a tool result follows; use a template whose text only grows"
             )
-        return self._encode_template(tail[len(self._closing) :] if closed else tail, mark)
+        return self._encode_template(tail[len(self._closing) :] if closed else tail, mark) + self._opening
 
     def encode_text(self, text: str) -> list[int]:
         """Tokens of plain text: no special token, whatever the text says."""

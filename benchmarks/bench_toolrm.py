@@ -26,8 +26,12 @@ from rewards.training.trm.metrics import mean_estimate, resampled_weights
 from toolenv.seeding import rng
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINED_ON = "bfcl:simple,multiple,parallel,parallel_multiple,irrelevance"
+TRAINED_ON = "bfcl:simple,multiple,parallel,irrelevance"
 JUDGED_ON = "bfcl:live_simple,live_multiple,live_parallel,live_parallel_multiple,live_irrelevance"
+TRAINED_HOW = (
+    "--lora-rank 0 --extra-layers 2 --upper-layers 5 --surprise 0.5 --own-rate 0.05 --learning-rate 1e-3 "
+    "--warmup-share 0.04 --batch-pairs 24 --max-row-tokens 2048 --held-out 0.015 --eval-every 110 --patience 20"
+)
 BASELINES = "random,length,calls,schema"
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 RESAMPLES = 500
@@ -61,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--wrong-calls", action="append", default=[], help="a file of models' wrong calls")
     words.add_argument("--model", default="smollm2-135m", help="backbone")
     words.add_argument("--loglik", default="smollm2-135m", help="language model of the likelihood baseline")
-    words.add_argument("--train-options", default="", help="further options of toolenv toolrm train, in one text")
+    words.add_argument("--train-options", default=TRAINED_HOW, help="further options of the training, as one text")
     words.add_argument("--train-file", type=Path, help="pairs to train on that are there already")
     words.add_argument("--test-file", type=Path, help="pairs to judge on that are there already")
     words.add_argument("--toolrm", type=Path, help="a ToolRM that is there already")
@@ -106,7 +110,7 @@ def make_pairs(options: argparse.Namespace) -> tuple[Path, Path]:
     test = options.test_file or options.work / "test.jsonl"
     if options.train_file is None:
         wrong = [word for path in options.wrong_calls for word in ("--wrong-calls", path)]
-        sizes = ("--pairs", options.pairs, "--per-prompt", 8, "--max-prompt-chars", 1600)
+        sizes = ("--pairs", options.pairs, "--per-prompt", 10, "--max-prompt-chars", 1600)
         run(
             "toolrm", "pairs", "--tasks", options.train_tasks, *sizes, *wrong, "--seed", options.seed, "--output", train
         )

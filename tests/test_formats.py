@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolenv import Hermes, SearchR1, Task, ToolCall, ToolResult, ToolRL, ToRL
+from toolenv import Hermes, ReCall, ReTool, SearchR1, SimpleTIR, Task, ToolCall, ToolResult, ToolRL, ToRL
 from toolenv.formats import FORMATS, last_boxed
 from toolenv.formats.base import without_thoughts
 
@@ -16,7 +16,7 @@ plain = st.text(st.characters(exclude_characters="<>`{}\\", exclude_categories=(
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=plain, number=st.integers(), name=st.sampled_from(["hermes", "toolrl"]))
+@given(text=plain, number=st.integers(), name=st.sampled_from(["hermes", "toolrl", "recall"]))
 def test_written_calls_are_read_back(text, number, name):
     form = FORMATS[name]()
     call = ToolCall("f", {"a": text, "b": number, "c": [text, {"d": None}]})
@@ -32,7 +32,11 @@ def test_written_queries_programs_and_answers_are_read_back(text):
     assert ToRL().parse(ToRL().write_call(ToolCall("python", {"code": text}))).calls[0].arguments == {
         "code": text + "\n"
     }
-    for form in (Hermes(), SearchR1(), ToRL(), ToolRL()):
+    for form in (SimpleTIR(), ReTool()):
+        call = ToolCall("python", {"code": text})
+        assert form.parse(form.write_call(call)).calls == (call,)
+        assert form.cut(form.write_call(call) + "?") == form.write_call(call)
+    for form in (Hermes(), SearchR1(), ToRL(), ToRL(lenient=False), ToolRL(), SimpleTIR(), ReTool(), ReCall()):
         assert form.parse(form.write_answer(text)).answer == text
 
 
@@ -123,7 +127,7 @@ def test_a_box_has_balanced_braces(text):
 def test_prompts_hold_the_question_and_templates_can_be_files(tmp_path):
     task = Task(id="t", prompt="Why $100?")
     schema = {"name": "f", "description": "d", "parameters": {"properties": {"a": {"type": "string"}}}}
-    for form in (Hermes(), SearchR1(), ToRL(), ToolRL()):
+    for form in (make() for make in FORMATS.values()):
         assert "Why $100?" in form.prompt("Do it.", task, [schema])[-1].content
     path = tmp_path / "prompt.txt"
     path.write_text("Q: $question")
@@ -135,4 +139,6 @@ def test_results_are_shown_as_each_protocol_shows_them():
     assert Hermes().render([result])[0].content == "<tool_response>\ntext\n</tool_response>"
     assert SearchR1().render([result])[0].content == "\n\n<information>text</information>\n\n"
     assert ToRL().render([result])[0].content == "\n```output\ntext\n```\n"
-    assert ToolRL().render([result])[0].content == "<obs>\nsearch: text\n</obs>"
+    assert ToolRL().render([result])[0].content == (
+        "<obs> You have made the tool call search. Execution returns: text </obs>"
+    )

@@ -46,7 +46,7 @@ SCRIPTS = (
     [CALL, ANSWER],
     ["hm", CALL, ANSWER],  # a void turn
     [CALL, "<search>Ly...", CALL],  # a turn that was cut, and is void too; then max_turns
-    [CALL, "<answer>4</answer> and..."],  # cut, and an answer all the same
+    [CALL, "<answer>4</answer> and..."],  # cut where nothing counts any more: no cut turn
     [CALL, CALL, "<search>nothing</search>"],  # a call that fails is no void turn; max_turns
 )
 
@@ -79,7 +79,7 @@ def grid(*rows: str) -> Any:
 def test_what_is_what(rollouts: list[Rollout]) -> None:
     assert [len(r.episode.turns) for r in rollouts] == [2, 3, 3, 2, 3]
     assert cut_episodes(rollouts).tolist() == [False, False, True, False, True]
-    assert (cut_turns(rollouts) == grid("...", "...", ".x.", ".x.", "...")).all()
+    assert (cut_turns(rollouts) == grid("...", "...", ".x.", "...", "...")).all()
     assert (void_turns(rollouts) == grid("...", "x..", ".x.", "...", "...")).all()
 
 
@@ -107,7 +107,7 @@ def test_by_default_nothing_changes(rollouts: list[Rollout], turns: TurnBatch) -
     assert metrics == pytest.approx(
         {
             "cut_episodes": 2 / 5,
-            "cut_turns": 2 / 13,
+            "cut_turns": 1 / 13,
             "void_turns": 2 / 13,
             "left_out/episodes": 0,
             "left_out/turns": 0,
@@ -121,10 +121,10 @@ def test_by_default_nothing_changes(rollouts: list[Rollout], turns: TurnBatch) -
     ("policy", "expected"),
     [
         (OverlongPolicy(cut_episodes="mask"), ("xx.", "xxx", "...", "xx.", "...")),
-        (OverlongPolicy(cut_turns="mask"), ("xx.", "xxx", "x.x", "x..", "xxx")),
+        (OverlongPolicy(cut_turns="mask"), ("xx.", "xxx", "x.x", "xx.", "xxx")),
         (OverlongPolicy(void_turns="mask"), ("xx.", ".xx", "x.x", "xx.", "xxx")),
         (OverlongPolicy(void_turns="mask-episode"), ("xx.", "...", "...", "xx.", "xxx")),
-        (OverlongPolicy(cut_turns="mask-episode", void_turns="mask"), ("xx.", ".xx", "...", "...", "xxx")),
+        (OverlongPolicy(cut_turns="mask-episode", void_turns="mask"), ("xx.", ".xx", "...", "xx.", "xxx")),
     ],
 )
 def test_what_is_masked(
@@ -189,12 +189,12 @@ def test_penalties(rollouts: list[Rollout], turns: TurnBatch) -> None:
         [0.25, 0.25, 0.0],
         [-0.0625, 0.25, 0.25],  # was not scored
         [0.25, 0.0625, np.nan],  # both charges; and what is neither charged nor scored stays unscored
-        [0.25, 0.125, 0.0],
+        [0.25, 0.25, 0.0],
         [0.25, 0.25, 0.25],
     ]
     np.testing.assert_array_equal(after.rewards, expected)
     assert (keep == turns.mask).all()
-    charged = 2 * 0.5 + 2 * 0.125 + 2 * 0.0625
+    charged = 2 * 0.5 + 0.125 + 2 * 0.0625
     assert overlong_metrics(rollouts, turns, after, keep)["penalty"] == pytest.approx(charged / 5)
     assert np.isnan(turns.rewards[1, 0])
     assert turns.outcome[2] == 0.0

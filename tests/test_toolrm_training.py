@@ -27,13 +27,10 @@ from rewards.training import callbacks  # noqa: E402
 from rewards.training.heads import add_lora, make_classifier, merged, parts_of  # noqa: E402
 from rewards.training.pairs.records import Pair, PairWriter, pair_conversations  # noqa: E402
 from rewards.training.toolrm.rows import encode_pairs, split_rows  # noqa: E402
-from rewards.training.toolrm.trainer import (  # noqa: E402
-    PreferenceTrainer,
-    SharedPromptCollator,
-    pair_records,
-    shared_records,
-)
-from rewards.training.toolrm.training import ToolRMConfig, train_toolrm  # noqa: E402
+from rewards.training.toolrm.settings import ToolRMConfig  # noqa: E402
+from rewards.training.toolrm.shared_rows import SharedPromptCollator, shared_records  # noqa: E402
+from rewards.training.toolrm.trainer import PreferenceTrainer, pair_records  # noqa: E402
+from rewards.training.toolrm.training import train_toolrm  # noqa: E402
 from toolenv.errors import ConfigError, DataError  # noqa: E402
 from toolenv.messages import Message, ToolCall  # noqa: E402
 

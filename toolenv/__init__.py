@@ -30,7 +30,7 @@ from toolenv.errors import (
     ToolError,
     ToolTimeout,
 )
-from toolenv.formats import Format, Hermes, Parsed, SearchR1, ToolRL, ToRL
+from toolenv.formats import Format, Hermes, Parsed, ReCall, ReTool, SearchR1, SimpleTIR, ToolRL, ToRL
 from toolenv.messages import Message, ToolCall, ToolResult
 from toolenv.spaces import Conversation, UnicodeText
 from toolenv.tools import Tool, ToolOutput, tool
@@ -51,12 +51,15 @@ __all__ = [
     "Message",
     "MissingExtraError",
     "Parsed",
+    "ReCall",
+    "ReTool",
     "RetrieverError",
     "RewardError",
     "SamplerError",
     "SandboxError",
     "SandboxUnavailable",
     "SearchR1",
+    "SimpleTIR",
     "Task",
     "TaskSet",
     "TextObservation",

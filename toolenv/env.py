@@ -16,7 +16,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 
 from toolenv.episode import Episode, Task, TaskSet, Turn, conversation
 from toolenv.errors import ConfigError, DataError, InfrastructureError
-from toolenv.formats import Format, Parsed, make_format
+from toolenv.formats import Format, Parsed, letter, make_format
 from toolenv.messages import Message, ToolCall, ToolResult
 from toolenv.spaces import Conversation, UnicodeText
 from toolenv.tool_sessions import OpenSessions
@@ -57,7 +57,7 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
     Args:
         tasks: What may be asked; ``reset(seed=s)`` chooses by the seed alone.
         tools: Tools that every task offers.
-        format: How the model speaks: a name (``"hermes"``, ``"search_r1"``, ``"torl"``, ``"toolrl"``) or a ``Format``.
+        format: How the model speaks: a name, with settings or without (see ``make_format``), or a ``Format``.
         max_turns: Cut the episode after so many turns; ``None``: never. The environment counts itself, since
             Gymnasium's ``TimeLimit`` neither writes the cut into the record nor follows ``set_state``.
         max_action_chars: Longest action that is read; a longer one is an error that the model is told.
@@ -229,10 +229,11 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         merged: tuple[ToolResult, ...] = ()
         if parsed.calls:
             merged = _merge(parsed.calls, results, plan.rejected)
-            observation = self.format.render(merged)
+            observation = letter.render_after(self.format, self._shown(plan.action), merged)
+            answer = letter.answer_in(self.format, merged) if answer is None else answer
         elif answer is None:
             error = error or "the turn holds neither a tool call nor an answer"
-            observation = self.format.render_error(error)
+            observation = () if parsed.ends else self.format.render_error(error)
         elif observation := self.follow_up():
             answer = None
         turn = Turn(len(self._turns), plan.action, parsed.calls, merged, answer, error, parsed.lenient, observation)
@@ -240,6 +241,8 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         self._conversation = (*self._conversation, Message("assistant", self._shown(plan.action)), *observation)
         if answer is not None:
             self._terminated, self._reason = True, "answer"
+        elif parsed.ends:
+            self._terminated, self._reason = True, "no_answer"
         elif self.max_turns is not None and len(self._turns) >= self.max_turns:
             self._truncated, self._reason = True, "max_turns"
         info: dict[str, Any] = {"task_id": self._task.id, "num_calls": len(parsed.calls)}
@@ -337,10 +340,10 @@ class ToolEnv(gym.Env[tuple[Message, ...], str]):
         self._reason = None
 
     def _shown(self, action: str) -> str:
-        """The action as the conversation repeats it: of one that was too long to read, head and tail."""
+        """The action as the conversation repeats it: what counts of it; of one too long to read, head and tail."""
         limit: int = self.action_space.max_length  # type: ignore[attr-defined]
         if len(action) <= limit:
-            return action
+            return letter.opening(self.format) + letter.cut(self.format, action)
         return f"{action[: limit // 2]}\n[... {len(action) - limit} characters ...]\n{action[-(limit // 2) :]}"
 
     def _plan_calls(self, action: str, parsed: Parsed) -> Plan:

@@ -11,6 +11,7 @@ from agents.batch import TokenBatch, TurnBatch
 from toolenv.errors import ConfigError
 
 Floats = NDArray[np.float64]
+"""Rewards, values, advantages: float64."""
 
 
 class AdvantageEstimator(Protocol):

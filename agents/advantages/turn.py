@@ -14,7 +14,9 @@ from agents.batch import TurnBatch
 from rewards.options import check_choice
 
 Normalize = Literal["turn", "group"]
+"""Among which turn rewards ``trm_grpo`` normalises: those of the same number of a call, or all of the group."""
 Pool = Literal["position", "joint", "separate"]
+"""What ``igpo`` compares with: returns at the same turn, or rewards normalised with or without the outcome."""
 
 
 def turn_loo(batch: TurnBatch, alpha: float = 1.0, gamma: float = 1.0, hold_outcome: bool = False) -> Floats:

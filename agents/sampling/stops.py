@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+from agents.sampling.base import Generation
+from toolenv.formats import Format, letter
 
 
 class StopStrings:
@@ -41,3 +46,23 @@ class StopStrings:
         """How many of these tokens there are up to the first that completes a stop string; ``None``: none does."""
         window = self.longest + 4
         return next((n for n in range(1, len(ids) + 1) if self.complete(ids[max(0, n - window) : n])), None)
+
+
+def without_rest(generation: Generation, format: Format, tokenizer: Any) -> Generation:
+    """An action without the tokens after what the format counts of it, which no stop string could end in time.
+
+    The token in which the cut lies is kept whole, as the one that completes a stop string is.
+    """
+    counts = len(letter.cut(format, generation.text))
+    if counts >= len(generation.text):
+        return generation
+
+    def length(tokens: int) -> int:
+        return len(tokenizer.decode(generation.ids[:tokens], clean_up_tokenization_spaces=False))
+
+    kept = bisect_left(range(len(generation.ids)), counts, key=length)
+    if kept >= len(generation.ids):
+        return generation
+    ids = generation.ids[:kept]
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return replace(generation, ids=ids, logprobs=generation.logprobs[:kept], text=text, finish_reason="stop")

@@ -11,7 +11,7 @@ from agents.workshop.places import folder_to_write
 
 
 def add_parser(actions: Any, shown: type[argparse.HelpFormatter]) -> None:
-    """Its options: by name, the fields of ``rewards.training.toolrm.training.ToolRMConfig``."""
+    """Its options: by name, the fields of ``rewards.training.toolrm.settings.ToolRMConfig``."""
     parser = actions.add_parser(
         "train", help="train a ToolRM on preference pairs; the same call goes on after a kill", formatter_class=shown
     )
@@ -26,6 +26,15 @@ def add_parser(actions: Any, shown: type[argparse.HelpFormatter]) -> None:
     trained.add_argument("--upper-layers", type=int, help="train the last so many layers alone (not given: all)")
     trained.add_argument("--layers", type=int, help="keep the first so many layers of the model (not given: all)")
     trained.add_argument("--extra-layers", type=int, default=0, help="new layers on top; with --lora-rank 0")
+    trained.add_argument(
+        "--surprise", type=float, default=0.0, help="weight of a loss that teaches them what the model expected"
+    )
+    trained.add_argument(
+        "--own-rate", type=float, default=1.0, help="share of the learning rate for layers that the model had before"
+    )
+    trained.add_argument(
+        "--keep-lower", action="store_true", help="run the layers below --upper-layers once, and keep what they give"
+    )
     trained.add_argument("--precision", default="bfloat16", help="of matrix products: bfloat16 or float32")
     steps = parser.add_argument_group("how")
     steps.add_argument("--centring", type=float, default=0.01, help="weight of the squared sum of a pair's rewards")
@@ -58,7 +67,8 @@ def run(options: argparse.Namespace) -> None:
 
     from agents.models import load_model
     from rewards.training.pairs.records import read_pairs
-    from rewards.training.toolrm.training import ToolRMConfig, train_toolrm
+    from rewards.training.toolrm.settings import ToolRMConfig
+    from rewards.training.toolrm.training import train_toolrm
     from toolenv.errors import ConfigError
 
     config = ToolRMConfig(**{field.name: getattr(options, field.name) for field in fields(ToolRMConfig)})

@@ -74,7 +74,10 @@ def make_classifier(
     except ValueError as error:
         raise ConfigError(f"transformers has no {CLASSES[kind]} of a {type(model).__name__}: {error}") from error
     setattr(classifier, classifier.base_model_prefix, backbone)
-    backbone.config = config
+    for module in backbone.modules():
+        # Layers ask their own reference for how to attend: one that stayed with the old would not hear of changes.
+        if getattr(module, "config", None) is model.config:
+            module.config = config
     head = one_label_head(classifier).to_empty(device=model.device)
     _draw(head, _spread(config), draws)
     return classifier.eval()
@@ -157,6 +160,13 @@ def parts_of(classifier: Any) -> tuple[Any, Any]:
     # PEFT wraps the head that it trains, and keeps the one before.
     heads = [m for m in plain.children() if isinstance(getattr(m, "original_module", m), linear)]
     return plain.base_model, heads[-1]
+
+
+def own_parameters(classifier: Any, extra_layers: int) -> set[int]:
+    """``id`` of each trained weight that the causal model had: not of the head, nor of the layers put on top."""
+    backbone, _ = parts_of(classifier)
+    new = {id(p) for layer in _layers(backbone)[-extra_layers:] for p in layer.parameters()} if extra_layers else set()
+    return {id(p) for p in backbone.parameters() if p.requires_grad and id(p) not in new}
 
 
 def merged(classifier: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from toolenv.data.math import load_math_jsonl, math_tasks
 from toolenv.env import ToolEnv
+from toolenv.envs.program_results import NOTEBOOK
 from toolenv.envs.python_tool import PythonTool
 from toolenv.episode import Task
 from toolenv.errors import ConfigError
@@ -32,6 +33,7 @@ class PythonMathEnv(ToolEnv):
         max_output_bytes: A longer result is cut in its middle.
         workers: How many calls run at once, here or on the server.
         stateful: Whether variables, imports and files are kept from call to call within an episode, see ``PythonTool``.
+        results: What the model is shown of a program: ``"notebook"``, ``"torl"``, ``"simpletir"`` or ``"retool"``.
         limits: What a program may use, as for ``make_sandbox``; like the next two, for the name of a sandbox alone.
         image: Docker image.
         runtime: Runtime of the Docker engine.
@@ -68,6 +70,7 @@ class PythonMathEnv(ToolEnv):
         max_output_bytes: int = 2000,
         workers: int = 2,
         stateful: bool = False,
+        results: str = NOTEBOOK,
         limits: Limits | Mapping[str, int] | None = None,
         image: str | None = None,
         runtime: str | None = None,
@@ -75,10 +78,13 @@ class PythonMathEnv(ToolEnv):
         **kwargs: Any,
     ) -> None:
         made_of: dict[str, Any] = {"limits": limits, "image": image, "runtime": runtime}
+        shown: dict[str, Any] = {"stateful": stateful, "results": results}
         if not isinstance(sandbox, PythonTool):
-            sandbox = PythonTool(sandbox, timeout_s, max_output_bytes, workers, stateful=stateful, **made_of)
+            sandbox = PythonTool(sandbox, timeout_s, max_output_bytes, workers, **shown, **made_of)
         elif stateful and not sandbox.stateful:
             raise ConfigError(f"stateful=True, but {sandbox!r} keeps no state; make it with stateful=True")
+        elif results not in (NOTEBOOK, sandbox.results):
+            raise ConfigError(f"results={results!r}, but {sandbox!r} shows results as {sandbox.results!r}")
         elif given := [name for name, value in made_of.items() if value is not None]:
             raise ConfigError(f"{given[0]} cannot be set beside {sandbox!r}; give it to the PythonTool")
         super().__init__(load_tasks_of(tasks, split), [sandbox], format=format, **kwargs)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolenv.envs.fence import unfenced
+from toolenv.envs.program_results import NOTEBOOK, results_of
 from toolenv.envs.python_session import PythonSession
 from toolenv.episode import Turn
 from toolenv.errors import ConfigError, SandboxError
 from toolenv.sandbox.arguments import seconds, whole
-from toolenv.sandbox.base import MAX_TIMEOUT_S, ExecJob, ExecResult, Limits, Sandbox
+from toolenv.sandbox.base import MAX_OUTPUT_BYTES, MAX_TIMEOUT_S, ExecJob, ExecResult, Limits, Sandbox
 from toolenv.sandbox.choosing import shared_pool
 from toolenv.sandbox.pool import SandboxPool, run_jobs
 from toolenv.sandbox.settings import PoolSettings, sandbox_of
@@ -47,6 +48,8 @@ class PythonTool:
         max_output_bytes: A longer result is cut in its middle.
         workers: How many calls run at once, here or on the server.
         stateful: Whether the calls of an episode share their state.
+        results: What the model is shown: as in a ``"notebook"``; or as ``"torl"``, ``"simpletir"`` and ``"retool"``
+            have it, whose checkpoints then read what they were trained on, and ``max_output_bytes`` cuts nothing.
         limits: What a program may use, as for ``make_sandbox``; like the next two, for a name alone.
         image: Docker image.
         runtime: Runtime of the Docker engine.
@@ -70,6 +73,7 @@ class PythonTool:
         workers: int = 2,
         *,
         stateful: bool = False,
+        results: str = NOTEBOOK,
         limits: Limits | Mapping[str, int] | None = None,
         image: str | None = None,
         runtime: str | None = None,
@@ -86,6 +90,8 @@ class PythonTool:
         self.max_output_bytes = whole("max_output_bytes", max_output_bytes, like="2000")
         self.workers = whole("workers", workers, like="2")
         self.stateful = stateful
+        self.results = results
+        self._results = results_of(results)
         self._source = source
         # A pool tries again by itself what was lost, and knows a program that is to blame.
         self.retries = 0 if isinstance(source, PoolSettings) or hasattr(source, "run") else RETRIES
@@ -128,7 +134,8 @@ class PythonTool:
             ConfigError: A call of a stateful tool without a session.
         """
         # Twice what is shown, so that what the sandbox itself leaves out always lies in what is left out here.
-        jobs = [ExecJob(unfenced(call["code"]), self.timeout_s, 2 * self.max_output_bytes) for call in arguments]
+        most = 2 * self.max_output_bytes if self._results is None else MAX_OUTPUT_BYTES
+        jobs = [ExecJob(self._program(call["code"]), self.timeout_s, most) for call in arguments]
         results = self._run_in_sessions(jobs, sessions) if self.stateful else run_jobs(self._started(), jobs)
         return [result if isinstance(result, SandboxError) else self._render(result) for result in results]
 
@@ -159,11 +166,18 @@ class PythonTool:
         self._started().map(run, list(own.values()))
         return [results[index] for index in range(len(jobs))]
 
+    def _program(self, code: str) -> str:
+        plain = unfenced(code)
+        return plain if self._results is None else self._results.program(plain)
+
     def _render(self, result: ExecResult) -> ToolOutput:
+        error = {"ok": None, "timeout": "timeout"}.get(result.status, "tool_error")
+        if self._results is not None:
+            facts = {"status": result.status, **self._results.facts(result)}
+            return ToolOutput(self._results.show(result), facts, error)
         text = result.output
         if result.status == "ok" and not text.strip():
             text = result.stderr.rstrip("\n") or NO_OUTPUT
-        error = {"ok": None, "timeout": "timeout"}.get(result.status, "tool_error")
         shown = shorten(text, self.max_output_bytes, last_line=result.error is not None)
         return ToolOutput(shown, {"status": result.status}, error)
 

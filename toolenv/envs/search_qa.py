@@ -142,6 +142,7 @@ class SearchQAEnv(ToolEnv):
 
 
 make_vec = vector_entry_point(SearchQAEnv)
+"""What ``gym.make_vec`` calls for ``ToolSearchQA-v0``."""
 
 _SEVERAL = ToolCall("search", {"queries": ["Lyon", "the Rhone"]})
 _OPEN = ToolCall("open", {"title": "Lyon", "start": 2})

@@ -23,6 +23,8 @@ class Parsed:
         reply: The text outside of calls, stripped: an answer where the environment takes plain replies.
         error: What is wrong with the turn as a whole, in words for the model; then there are no calls, no answer.
         lenient: Whether only leniency made it readable.
+        ends: With an error: whether the turn ends the episode all the same, without an answer. The formats of some
+            checkpoints end where their model stops writing, whatever it wrote.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -30,10 +32,11 @@ class Parsed:
     reply: str = ""
     error: str | None = None
     lenient: bool = False
+    ends: bool = False
 
 
 class Format(Protocol):
-    """How a model speaks.
+    """How a model speaks. What a format may say beside this is in ``toolenv.formats.letter``.
 
     Attributes:
         name: Short name, kept in episodes.

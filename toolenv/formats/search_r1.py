@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from toolenv.episode import Task
+from toolenv.errors import ConfigError
 from toolenv.formats.base import Parsed, read_template
 from toolenv.messages import Message, ToolCall, ToolResult
 
@@ -15,12 +16,21 @@ from toolenv.messages import Message, ToolCall, ToolResult
 class SearchR1:
     """Search-R1's text format: ``<search>`` queries, ``<information>`` results, an ``<answer>``.
 
-    The text counts up to the first ``</search>``, else up to the first ``</answer>``. Our prompt is our own; public
-    checkpoints want theirs, which you pass as ``template``.
+    The text counts up to the first ``</search>``, else up to the first ``</answer>``. Our prompt and our words for an
+    action that cannot be read are our own; public checkpoints want theirs, which you pass as ``template`` and
+    ``invalid``, and ``max_observation_tokens=500``.
 
     Args:
-        template: Template of the user message; ``$question`` is filled in.
+        template: Template of the user message; ``$question`` is filled in, with a question mark at its end.
+        invalid: What the model is told where an action cannot be read.
         tool: Name of the tool that a query calls.
+        max_observation_tokens: Of a longer observation so many tokens are kept, its tags counted, so that
+            ``</information>`` may be cut off; by default nothing is cut here (the tool ``search`` has limits of its
+            own, within the tags).
+        tokenizer: Whose tokens: a tokenizer of transformers, or the folder or name of one.
+
+    Raises:
+        ConfigError: Tokens without a tokenizer, or the other way round.
 
     Source:
         PeterGriffinJin/Search-R1, ``search_r1/llm_agent/generation.py``.
@@ -45,14 +55,31 @@ class SearchR1:
         "<answer></answer>.\n"
     )
 
-    def __init__(self, template: str | Path = TEMPLATE, invalid: str | Path = INVALID, tool: str = "search") -> None:
+    def __init__(
+        self,
+        template: str | Path = TEMPLATE,
+        invalid: str | Path = INVALID,
+        tool: str = "search",
+        *,
+        max_observation_tokens: int | None = None,
+        tokenizer: Any = None,
+    ) -> None:
         self.template = read_template(template)
         self.invalid = read_template(invalid)
         self.tool = tool
+        self.limit = None
+        if max_observation_tokens is not None or tokenizer is not None:
+            from toolenv.envs.limits import make_limit  # on use: environments import formats
+
+            if max_observation_tokens is None:
+                raise ConfigError("a tokenizer is for max_observation_tokens; give how many, or no tokenizer")
+            self.limit = make_limit(1, max_observation_tokens, tokenizer)
 
     def prompt(self, instruction: str, task: Task, schemas: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         """One user message."""
-        text = Template(self.template).safe_substitute(question=task.prompt, instruction=instruction)
+        question = task.prompt.strip()
+        asked = question if question.endswith("?") else question + "?"
+        text = Template(self.template).safe_substitute(question=asked, instruction=instruction)
         return (*task.history, Message("user", text))
 
     def parse(self, action: str) -> Parsed:
@@ -71,11 +98,18 @@ class SearchR1:
     def render(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
         """All results in one ``<information>`` block."""
         text = "\n".join(result.content for result in results).strip()
-        return (Message("tool", f"\n\n<information>{text}</information>\n\n"),)
+        return self._kept(f"\n\n<information>{text}</information>\n\n")
 
     def render_error(self, error: str) -> tuple[Message, ...]:
         """The fixed text for an action that cannot be read."""
-        return (Message("tool", self.invalid),)
+        return self._kept(self.invalid)
+
+    def cut(self, action: str) -> str:
+        """The part of a turn that counts."""
+        return counted(action)
+
+    def _kept(self, observation: str) -> tuple[Message, ...]:
+        return (Message("tool", observation if self.limit is None else self.limit.cut(observation)),)
 
     def write_call(self, call: ToolCall) -> str:
         """The query inside ``<search>`` tags."""

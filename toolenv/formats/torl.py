@@ -11,15 +11,23 @@ from toolenv.episode import Task
 from toolenv.formats.base import Parsed, read_template
 from toolenv.messages import Message, ToolCall, ToolResult
 
+MARKER = "```output"
+
 
 class ToRL:
     r"""ToRL's text format: a Python block, then ``\`\`\`output``, and the answer in ``\boxed{}``.
 
-    The last complete Python block of a turn is the program. A box after it is the answer instead.
+    The last Python block of a turn is the program: from a line that starts or ends with ``\`\`\`python`` to a line that
+    starts with three backquotes. A box after it is the answer instead. The prompt is plain text, without a chat
+    template. ToRL's checkpoints want their own, ``lenient=False``, and the environment's ``results="torl"``.
 
     Args:
         template: Template of the prompt; ``$question`` is filled in.
         tool: Name of the tool that a program calls.
+        lenient: Whether a program without the marker is run too, and the model is told what was wrong with a turn.
+            ``False``: as ToRL has it. A turn that does not stop at the marker is the last one, and its last box the
+            answer; after a marker without a program the model goes on with nothing added.
+        plain: Whether the prompt goes without the chat template.
 
     Source:
         GAIR-NLP/ToRL, ``verl/workers/rollout/vllm_rollout/vllm_rollout_spmd.py``.
@@ -32,7 +40,7 @@ class ToRL:
     """
 
     name = "torl"
-    stop: tuple[str, ...] = ("```output",)
+    stop: tuple[str, ...] = (MARKER,)
     continues = True
 
     TEMPLATE = (
@@ -41,9 +49,13 @@ class ToRL:
         "\nProblem: $question\nSolution:\n"
     )
 
-    def __init__(self, template: str | Path = TEMPLATE, tool: str = "python") -> None:
+    def __init__(
+        self, template: str | Path = TEMPLATE, tool: str = "python", *, lenient: bool = True, plain: bool = True
+    ) -> None:
         self.template = read_template(template)
         self.tool = tool
+        self.lenient = lenient
+        self.plain = plain
 
     def prompt(self, instruction: str, task: Task, schemas: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         """One user message."""
@@ -51,28 +63,52 @@ class ToRL:
         return (*task.history, Message("user", text))
 
     def parse(self, action: str) -> Parsed:
-        """The last complete program, or the box after it."""
-        program, end = _last_block(action)
+        """The last program, or the box after it."""
+        if not self.lenient:
+            return self._parse_as_trained(self.cut(action))
+        program, end = last_block(action)
         answer = last_boxed(action[end:])
         if answer is not None:
             return Parsed(answer=answer)
-        if program is not None:
-            return Parsed((ToolCall(self.tool, {"code": program}),))
-        return Parsed(error="no complete ```python block and no \\boxed{} answer in the action")
+        return self._call(program, lenient=MARKER not in action)
+
+    def _parse_as_trained(self, action: str) -> Parsed:
+        """The program before the marker; or, where there is no marker, the last box."""
+        if action.endswith(MARKER):
+            return self._call(last_block(action.removesuffix(MARKER))[0])
+        answer = last_boxed(action)
+        if answer is not None:
+            return Parsed(answer=answer)
+        return Parsed(error="the turn ends without \\boxed{}", ends=True)
+
+    def _call(self, program: str | None, *, lenient: bool = False) -> Parsed:
+        if program is None:
+            return Parsed(error="no complete ```python block and no \\boxed{} answer in the action")
+        return Parsed((ToolCall(self.tool, {"code": program}),), lenient=lenient)
+
+    def cut(self, action: str) -> str:
+        """All up to the marker, where the format is not lenient."""
+        head, marker, _ = action.partition(MARKER)
+        return action if self.lenient else head + marker
 
     def render(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
-        """The output block; the marker is the model's own where it wrote it."""
-        text = "\n".join(result.content for result in results).strip()
-        return (Message("tool", f"\n```output\n{text}\n```\n"),)
+        """The output block, marker included."""
+        return (Message("tool", f"\n{MARKER}\n{_joined(results)}\n```\n"),)
+
+    def render_after(self, action: str, results: Sequence[ToolResult]) -> tuple[Message, ...]:
+        """The output block, without the marker where the model wrote it."""
+        if not action.endswith(MARKER):
+            return self.render(results)
+        return (Message("tool", f"\n{_joined(results)}\n```\n"),)
 
     def render_error(self, error: str) -> tuple[Message, ...]:
-        """An output block that holds the error."""
-        return (Message("tool", f"\n```output\nError: {error}\n```\n"),)
+        """An output block that holds the error; nothing where the format is not lenient."""
+        return (Message("tool", f"\n{MARKER}\nError: {error}\n```\n"),) if self.lenient else ()
 
     def write_call(self, call: ToolCall) -> str:
-        """The program in a Python block."""
+        """The program in a Python block, and the marker."""
         code = str(call.arguments.get("code", ""))
-        return f"```python\n{code if code.endswith(chr(10)) else code + chr(10)}```"
+        return f"```python\n{code if code.endswith(chr(10)) else code + chr(10)}```\n{MARKER}"
 
     def write_answer(self, answer: str) -> str:
         r"""The answer in ``\boxed{}``."""
@@ -101,15 +137,25 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def _last_block(text: str) -> tuple[str | None, int]:
-    """The last complete Python block, and where it ends (0 where there is none)."""
-    end_of_search = len(text)
-    while True:
-        start = text.rfind("```python\n", 0, end_of_search)
-        if start < 0:
-            return None, 0
-        begin = start + len("```python\n")
-        end = text.find("```", begin)
-        if end >= 0 and not text.startswith("```python", end):
-            return text[begin:end], end + 3
-        end_of_search = start
+def last_block(text: str) -> tuple[str | None, int]:
+    r"""The last Python block, line by line, and where it ends; ``(None, 0)`` where there is none or it is not closed.
+
+    Example:
+        >>> last_block("So ```python\nprint(1)\n```\nand on")
+        ('print(1)\n', 25)
+    """
+    program, begin, end, position = None, -1, 0, 0
+    for line in text.split("\n"):
+        following = position + len(line) + 1
+        if line.startswith("```python") or line.endswith("```python"):
+            begin = following
+        elif line.startswith("```"):
+            if begin >= 0:
+                program, end = text[begin:position], position + 3
+            begin = -1
+        position = following
+    return (None, 0) if begin >= 0 or program is None else (program, end)
+
+
+def _joined(results: Sequence[ToolResult]) -> str:
+    return "\n".join(result.content for result in results).strip()

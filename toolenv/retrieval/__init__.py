@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 RETRIEVERS = ("bm25", "faiss", "hybrid")
+"""Names that ``make_retriever`` knows."""
 
 
 def make_retriever(spec: str | Retriever, passages: Sequence[Passage]) -> Retriever:

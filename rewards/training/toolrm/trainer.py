@@ -7,7 +7,7 @@ into the prompt from all its answers. TRL's own layout, two whole conversations 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,52 +17,10 @@ from trl.trainer.reward_trainer import DataCollatorForPreference, RewardTrainer
 
 from rewards.training.heads import parts_of
 from rewards.training.toolrm.rows import PreferenceRow
+from rewards.training.toolrm.shared_rows import Batch, read_answers
 
-Batch = dict[str, Tensor]
 BEST_BY = "accuracy_then_loss"
 """What the best weights are chosen by, and what has to rise for the training to go on."""
-
-
-class SharedPromptCollator:
-    """Makes a batch of rows.
-
-    Args:
-        pad_token_id: Of the tokenizer.
-    """
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """The batch.
-
-        Returns:
-            ``prompts`` ``(B, P)`` and ``answers`` ``(A, L)``, padded on the right, and ``prompt_lengths`` and
-            ``answer_lengths``; ``row``: whose answer each is; ``preferred`` ``(N, 2)``: places of the chosen and the
-            rejected answer of each pair; ``attention_mask``: a one for each token that is no padding.
-        """
-        prompts, answers = [row["prompt"] for row in rows], [answer for row in rows for answer in row["answers"]]
-        firsts = [sum(len(before["answers"]) for before in rows[:index]) for index in range(len(rows))]
-        preferred = [
-            (first + chosen, first + rejected)
-            for first, row in zip(firsts, rows, strict=True)
-            for chosen, rejected in row["pairs"]
-        ]
-        return {
-            "prompts": self._padded(prompts),
-            "prompt_lengths": torch.tensor([len(ids) for ids in prompts]),
-            "answers": self._padded(answers),
-            "answer_lengths": torch.tensor([len(ids) for ids in answers]),
-            "row": torch.tensor([index for index, row in enumerate(rows) for _ in row["answers"]]),
-            "preferred": torch.tensor(preferred),
-            "attention_mask": torch.ones(sum(map(len, [*prompts, *answers])), dtype=torch.long),
-        }
-
-    def _padded(self, parts: Sequence[Sequence[int]]) -> Tensor:
-        padded = torch.full((len(parts), max(map(len, parts))), self.pad_token_id)
-        for index, ids in enumerate(parts):
-            padded[index, : len(ids)] = torch.tensor(ids)
-        return padded
 
 
 class PairCollator:
@@ -81,14 +39,6 @@ class PairCollator:
         return batch
 
 
-def shared_records(rows: Sequence[PreferenceRow]) -> list[dict[str, Any]]:
-    """Records of a data set that ``SharedPromptCollator`` reads; ``chosen_ids`` tells TRL that they are in tokens."""
-    return [
-        {"prompt": row.prompt, "answers": row.answers, "pairs": row.pairs, "chosen_ids": (), "rejected_ids": ()}
-        for row in rows
-    ]
-
-
 def pair_records(rows: Sequence[PreferenceRow]) -> list[dict[str, Any]]:
     """Records of a data set in TRL's own layout."""
     return [{"chosen_ids": chosen, "rejected_ids": rejected} for row in rows for chosen, rejected in row.single()]
@@ -99,10 +49,38 @@ class PreferenceTrainer(RewardTrainer):
 
     Every pair of an update weighs the same, however many of them stand in one row; and the held-out accuracy is the
     share of pairs that are ordered rightly, however they fall into batches.
+
+    Args:
+        surprise: Weight of the loss of ``model.surprise``, in training.
+        slow: ``id`` of each parameter that learns at ``own_rate`` of the rate of the others.
+        own_rate: See ``slow``.
+        upper: The trained layers alone, which batches with lower states run; ``None``: the whole backbone.
+        kwargs: TRL's.
     """
 
     loss_is_scaled_for_ga = True
     model: Any
+
+    def __init__(
+        self,
+        *,
+        surprise: float = 0.0,
+        slow: Collection[int] = (),
+        own_rate: float = 1.0,
+        upper: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.surprise, self.slow, self.own_rate, self.upper = surprise, slow, own_rate, upper
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's optimizer, with the slow parameters in groups of their own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        for group in list(optimizer.param_groups) if self.own_rate != 1.0 else ():
+            slow = [p for p in group["params"] if id(p) in self.slow]
+            group["params"] = [p for p in group["params"] if id(p) not in self.slow]
+            optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * self.own_rate})
+        return optimizer
 
     @property
     def trained_parameters(self) -> int:
@@ -123,7 +101,10 @@ class PreferenceTrainer(RewardTrainer):
         pairs = count_pairs(inputs)
         if "preferred" in inputs:
             # TRL asks the model for the rewards of chosen and rejected answers, and hears those of the shared rows.
-            loss, outputs = self._trl_loss(self._of_rows(model), inputs)
+            told = bool(self.surprise) and self.model.training
+            rows = SharedRows(model, self.accelerator, upper=self.upper, told=told)
+            loss, outputs = self._trl_loss(rows, inputs)
+            loss = loss + self.surprise * rows.surprise
         else:
             loss, outputs = self._trl_loss(model, inputs)
         if num_items_in_batch is not None:
@@ -161,16 +142,36 @@ class PreferenceTrainer(RewardTrainer):
         found: tuple[Tensor, Any] = super().compute_loss(model, inputs, return_outputs=True)  # type: ignore[no-untyped-call]
         return found
 
-    def _of_rows(self, model: Any) -> Callable[..., SimpleNamespace]:
-        """A model that reads shared rows, as TRL calls a model: rewards of the chosen, then of the rejected."""
 
-        def call(*, preferred: Tensor, attention_mask: Tensor, use_cache: bool, **inputs: Tensor) -> SimpleNamespace:
-            # accelerate has wrapped the forward pass of the whole model; this one is of its backbone.
-            with self.accelerator.autocast():
-                rewards = read_answers(model, **inputs)
-            return SimpleNamespace(logits=torch.cat([rewards[preferred[:, 0]], rewards[preferred[:, 1]]])[:, None])
+class SharedRows:
+    """A model that reads shared rows, as TRL calls a model: rewards of the chosen, then of the rejected.
 
-        return call
+    Args:
+        model: The classifier.
+        accelerator: Of the trainer.
+        upper: As for ``PreferenceTrainer``.
+        told: Whether ``surprise`` is asked for; else it is 0.
+    """
+
+    def __init__(self, model: Any, accelerator: Any, *, upper: Any = None, told: bool = False) -> None:
+        self.model, self.accelerator, self.upper, self.told = model, accelerator, upper, told
+        self.surprise: Tensor | float = 0.0
+
+    def __call__(
+        self, *, preferred: Tensor, attention_mask: Tensor, use_cache: bool, **inputs: Tensor
+    ) -> SimpleNamespace:
+        """Rewards as logits, of a batch that ``SharedPromptCollator`` made."""
+        # accelerate has wrapped the forward pass of the whole model; this one is of its backbone.
+        backbone, head = parts_of(self.model)
+        inputs |= {"backbone": self.upper or backbone, "head": head}
+        with self.accelerator.autocast():
+            if self.told:
+                with self.model.surprise.watching():
+                    rewards, hidden = read_answers(**inputs)
+                self.surprise = self.model.surprise.loss(hidden, inputs["answers"], inputs["answer_lengths"])
+            else:
+                rewards, _ = read_answers(**inputs)
+        return SimpleNamespace(logits=torch.cat([rewards[preferred[:, 0]], rewards[preferred[:, 1]]])[:, None])
 
 
 def better_by(accuracy: float, loss: float) -> float:
@@ -186,42 +187,3 @@ def better_by(accuracy: float, loss: float) -> float:
 def count_pairs(batch: Mapping[str, Tensor]) -> int:
     """Pairs in a batch of either layout."""
     return len(batch["preferred"]) if "preferred" in batch else len(batch["input_ids"]) // 2
-
-
-def read_answers(
-    model: Any, prompts: Tensor, prompt_lengths: Tensor, answers: Tensor, answer_lengths: Tensor, row: Tensor
-) -> Tensor:
-    """The head, in float32, at the last token of each answer.
-
-    Args:
-        model: A classifier with one label and a float32 head, also under PEFT.
-        prompts: As ``SharedPromptCollator`` makes them, like the others.
-        prompt_lengths: Tokens of each prompt.
-        answers: Answers.
-        answer_lengths: Tokens of each answer.
-        row: Whose answer each is.
-
-    Returns:
-        Rewards ``(A,)``.
-    """
-    backbone, head = parts_of(model)
-    mask, answer_mask = _real(prompts, prompt_lengths), _real(answers, answer_lengths)
-    cache = backbone(input_ids=prompts, attention_mask=mask, use_cache=True).past_key_values
-    cache.batch_select_indices(row)
-    # A shorter prompt leaves a hole between it and its answers, which the mask covers.
-    hidden = backbone(
-        input_ids=answers,
-        attention_mask=torch.cat([mask[row], answer_mask], dim=1),
-        position_ids=prompt_lengths[row, None] + torch.arange(answers.shape[1], device=answers.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    picked = hidden[torch.arange(len(answers), device=answers.device), answer_lengths - 1].float()
-    with torch.autocast(picked.device.type, enabled=False):
-        rewards: Tensor = head(picked).squeeze(-1)
-    return rewards
-
-
-def _real(ids: Tensor, lengths: Tensor) -> Tensor:
-    """A one for each token, a zero for padding."""
-    return (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()

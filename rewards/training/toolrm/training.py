@@ -9,105 +9,28 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from rewards.engine import keeps_keys
-from rewards.options import check_choice
 from rewards.rendering import ConversationRenderer
 from rewards.scoring import HFScorer
 from rewards.training.going_on import last_checkpoint, own_generators, write_record
-from rewards.training.heads import add_lora, make_classifier, merged, parts_of, train_upper
+from rewards.training.heads import add_lora, make_classifier, merged, own_parameters, parts_of, train_upper
 from rewards.training.pairs.records import Pair, pair_conversations
 from rewards.training.toolrm.rows import PreferenceRow, count_by_category, encode_pairs, split_rows, task_of
+from rewards.training.toolrm.settings import Layout, ToolRMConfig
 from toolenv.errors import ConfigError
 from toolenv.extras import require
 from toolenv.progress import Progress
 from toolenv.quiet import without_transformers_bars
 
 LoadModel = Callable[..., tuple[Any, Any]]
-Precision = Literal["float32", "bfloat16"]
-Layout = Literal["auto", "shared", "pairs"]
 RECORD = "train.json"
 SETTINGS = "settings.json"
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class ToolRMConfig:
-    """Settings of a training.
-
-    Attributes:
-        lora_rank: Train LoRA of this rank and the head; 0: the weights themselves.
-        lora_alpha: Scale of LoRA, over the rank; ``None``: twice the rank.
-        upper_layers: The last so many layers alone are trained, extra ones included; ``None``: all.
-        layers: The first so many layers of the model are kept; ``None``: all.
-        extra_layers: New layers on top, which can compare what the model expected with what came.
-        centring: Weight of the square of the sum of a pair's rewards, which keeps rewards around 0.
-        learning_rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
-        warmup_share: Share of the updates over which it rises from 0.
-        weight_decay: Decoupled weight decay.
-        max_grad_norm: Gradients are clipped to this norm.
-        epochs: Passes over the pairs.
-        batch_pairs: Pairs an update, about.
-        micro_rows: Rows (pairs, in the layout of pairs) that run at once.
-        max_length: A pair with a longer conversation, in tokens, is left out; ``None``: what the model takes.
-        max_row_tokens: A row takes no further pair that would make it longer.
-        layout: ``"shared"``: pairs of one prompt in one row, which holds it once; ``"pairs"``: two conversations a
-            pair; ``"auto"``: shared, where one process trains a model whose layers keep plain keys and values, without
-            ``gradient_checkpointing``, which keeps none.
-        precision: What matrix products run in.
-        held_out: Share of the tasks that are held out.
-        eval_every: Updates between two looks at the held-out accuracy, each with a checkpoint; ``None``: a tenth of an
-            epoch.
-        patience: Looks without a better held-out accuracy, or as good a one and a lower loss, after which training
-            stops.
-        gradient_checkpointing: Make activations again in the backward pass instead of keeping them.
-        seed: Draws the head, the matrices, the held-out tasks and the order.
-
-    Raises:
-        ConfigError: A value out of range.
-    """
-
-    lora_rank: int = 16
-    lora_alpha: float | None = None
-    upper_layers: int | None = None
-    layers: int | None = None
-    extra_layers: int = 0
-    centring: float = 0.01
-    learning_rate: float = 2e-4
-    warmup_share: float = 0.05
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    epochs: float = 1.0
-    batch_pairs: int = 32
-    micro_rows: int = 1
-    max_length: int | None = None
-    max_row_tokens: int = 1024
-    layout: Layout = "auto"
-    precision: Precision = "bfloat16"
-    held_out: float = 0.05
-    eval_every: int | None = None
-    patience: int = 5
-    gradient_checkpointing: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("layout", self.layout, get_args(Layout))
-        check_choice("precision", self.precision, get_args(Precision))
-        for name in ("learning_rate", "epochs", "batch_pairs", "micro_rows", "max_row_tokens", "patience"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)!r}")
-        if self.lora_rank < 0 or self.centring < 0:
-            raise ConfigError(
-                f"lora_rank and centring must be at least 0, not {self.lora_rank!r} and {self.centring!r}"
-            )
-        if self.eval_every is not None and self.eval_every < 1:
-            raise ConfigError(f"eval_every must be at least 1, not {self.eval_every!r}")
-        if self.extra_layers and self.lora_rank:
-            raise ConfigError("extra_layers are trained whole: they go with lora_rank 0, and upper_layers if you like")
 
 
 def train_toolrm(
@@ -168,11 +91,25 @@ def _train(
     """Train and save; returns what there is to say of it."""
     rows, left_out = _encode(pairs, classifier, tokenizer, config)
     train, held_out = split_rows(rows, config.held_out, config.seed)
-    trainer = _trainer(classifier, tokenizer, train, held_out, output, config)
+    lower, upper = None, None
+    if config.keep_lower:
+        from rewards.training.toolrm.lower_states import keep_lower_states
+
+        _layout(classifier, config)
+        named = {"pad_token_id": tokenizer.pad_token_id, "half": config.precision == "bfloat16"}
+        backbone, folder = parts_of(classifier)[0], output / CHECKPOINTS
+        lower, upper = keep_lower_states(backbone, config.upper_layers or 0, [*train, *held_out], folder, **named)
+    trainer = _trainer(classifier, tokenizer, train, held_out, output, config, lower, upper)
     trained, started = trainer.trained_parameters, time.monotonic()
     with without_transformers_bars():
         trainer.train(resume_from_checkpoint=last_checkpoint(output / CHECKPOINTS))
     seconds = time.monotonic() - started
+    if config.surprise:
+        del trainer.model.surprise
+    if config.keep_lower:
+        from rewards.training.toolrm.lower_states import count_layers
+
+        count_layers(parts_of(trainer.model)[0])
     plain = merged(trainer.model.float()).eval()
     scorer = HFScorer(plain, tokenizer)
     scorer.save_pretrained(output)
@@ -225,6 +162,7 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
     causal, tokenizer = load_model(model, device=device, precision=frozen)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    vocabulary = causal.get_output_embeddings()
     classifier = make_classifier(
         causal,
         "outcome",
@@ -243,6 +181,11 @@ def _load(model: str | Path, config: ToolRMConfig, load_model: LoadModel, device
         )
     elif config.upper_layers is not None:
         train_upper(classifier, config.upper_layers)
+    if config.surprise:
+        from rewards.training.surprise import Surprise
+
+        # A part of the model while it is trained: so it stands in checkpoints, and its weights in the optimizer.
+        classifier.surprise = Surprise(parts_of(classifier)[0], vocabulary, config.extra_layers)
     return classifier, tokenizer
 
 
@@ -278,6 +221,9 @@ def _layout(classifier: Any, config: ToolRMConfig) -> Layout:
             "layout 'shared' needs one process, no gradient_checkpointing, and full attention by sdpa or eager in all "
             "layers; take 'pairs'"
         )
+    for name in ("surprise", "keep_lower"):
+        if getattr(config, name) and (config.layout == "pairs" or not possible):
+            raise ConfigError(f"{name} needs the layout 'shared', which cannot be here or was not asked for")
     return config.layout if config.layout != "auto" else "shared" if possible else "pairs"
 
 
@@ -288,17 +234,20 @@ def _trainer(
     held_out: Sequence[PreferenceRow],
     output: Path,
     config: ToolRMConfig,
+    lower: Any = None,
+    upper: Any = None,
 ) -> Any:
     """The trainer, with the data in the right layout."""
     transformers = require("transformers", "train")
     from datasets import Dataset  # type: ignore[import-untyped]
 
     from rewards.training import callbacks
+    from rewards.training.toolrm import shared_rows
     from rewards.training.toolrm import trainer as parts
 
     shared = _layout(classifier, config) == "shared"
-    records = parts.shared_records if shared else parts.pair_records
-    collator = parts.SharedPromptCollator if shared else parts.PairCollator
+    pad = tokenizer.pad_token_id
+    collator = shared_rows.SharedPromptCollator(pad, lower) if shared else parts.PairCollator(pad)
     units = len(train) if shared else sum(len(row.pairs) for row in train)
     accumulate = max(1, round(config.batch_pairs * units / sum(len(row.pairs) for row in train) / config.micro_rows))
     updates = math.ceil(math.ceil(units / config.micro_rows) / accumulate)
@@ -306,11 +255,17 @@ def _trainer(
     trainer = parts.PreferenceTrainer(
         model=classifier,
         args=arguments,
-        data_collator=collator(tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list(records(train)),
-        eval_dataset=Dataset.from_list(records(held_out)),
+        data_collator=collator,
+        train_dataset=Dataset.from_list(shared_rows.shared_records(train) if shared else parts.pair_records(train)),
+        eval_dataset=Dataset.from_list(
+            shared_rows.shared_records(held_out, len(train)) if shared else parts.pair_records(held_out)
+        ),
         processing_class=tokenizer,
         callbacks=[callbacks.StopEarly(config.patience), callbacks.ShowProgress("accuracy", "eval_accuracy")],
+        surprise=config.surprise,
+        slow=own_parameters(classifier, config.extra_layers),
+        own_rate=config.own_rate,
+        upper=upper,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer

@@ -15,6 +15,7 @@ from toolenv.seeding import rng
 __all__ = ["SIZES", "function_tasks", "functions", "read_function_tasks"]
 
 SIZES = {"train": 400, "validation": 100, "test": 120}
+"""Number of bundled tasks of each split."""
 
 
 @cache

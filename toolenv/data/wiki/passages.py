@@ -10,6 +10,7 @@ from toolenv.data.wiki.dump import WikiPage
 from toolenv.retrieval.base import Passage
 
 WORDS = 100
+"""Words of a passage."""
 SHORTEST = 10
 """An article with fewer words is left out, and a rest with fewer joins the passage before it."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["query", "passage"]
+"""What a text is: many models want a prefix that says so."""
 
 MAX_CHARS = 8_000
 """A text's characters that an encoder looks at."""

@@ -1,0 +1,1 @@
+"""Our environments, rewards and estimators in other projects' trainers: one page for each of them."""
